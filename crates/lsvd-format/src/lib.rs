@@ -1,0 +1,46 @@
+//! Bytes to typed records and back: log objects of format 1 and 2, the superblock, names in the bucket.
+//!
+//! Knows no I/O, no time and no async. Everything here is specified in `docs/format.md`, byte for byte; the two
+//! change together (`cargo xtask tidy` compares a hash). Decoders take arbitrary bytes: they never panic and never
+//! allocate more than the input justifies.
+
+#![cfg_attr(test, allow(clippy::cast_possible_truncation))]
+
+pub mod log_object;
+pub mod names;
+pub mod superblock;
+mod units;
+pub mod v1;
+
+pub use units::{
+    BLOCK_BYTES, BLOCK_LEN, BlockCount, BlockIndex, BlockOrdinal, Epoch, Extent, IdentityError, JournalId,
+    JournalPosition, ObjectIdentity, SequenceNumber, SuperblockNumber, VOLUME_BYTES_MAX, VolumeId, WriterId,
+};
+
+/// Why bytes are not what they should be. Nothing of them was used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes end too early: read at least `need_bytes` from the object's start and decode again; if the object
+    /// has no more, it is truncated.
+    #[error("{have_bytes} bytes where at least {need_bytes} are needed")]
+    Short {
+        /// Bytes that were there.
+        have_bytes: u64,
+        /// Bytes that are needed for the next try.
+        need_bytes: u64,
+    },
+    /// The bytes are damaged or are something else; reading them again may help if the reading was at fault.
+    #[error("{reason} at byte {offset_bytes}")]
+    Corrupt {
+        /// Byte offset, from the start of what was decoded.
+        offset_bytes: u64,
+        /// What is wrong, for a person.
+        reason: String,
+    },
+    /// Written by a newer lsvd: use that one.
+    #[error("{what} is newer than this lsvd understands: open it with a newer one")]
+    Newer {
+        /// The version, flag or feature that is not known.
+        what: String,
+    },
+}
