@@ -1,0 +1,94 @@
+//! What can go wrong with a volume, by what the caller does next.
+
+use std::sync::Arc;
+
+use lsvd_format::Epoch;
+
+/// Why a request or an opening failed. Cheap to clone: one failure may answer many requests.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// Another writer has taken the volume over, and this one can do nothing more: stop, and do not reopen by itself.
+    #[error("volume '{volume}' was taken over by another writer{}: this one is fenced", by_epoch(*.epoch))]
+    Fenced {
+        /// The volume.
+        volume: Arc<str>,
+        /// The new writer's epoch, if it is known.
+        epoch: Option<Epoch>,
+    },
+    /// Stored bytes are not what was written: never retried into data. Restore the named object, or open read-only.
+    #[error("volume '{volume}': object '{object}' is corrupt: {reason}")]
+    Corrupt {
+        /// The volume.
+        volume: Arc<str>,
+        /// Name of the object in the volume's prefix.
+        object: String,
+        /// What is wrong and at which byte.
+        reason: String,
+    },
+    /// Written by a newer lsvd: use that one.
+    #[error("volume '{volume}': {what}")]
+    Newer {
+        /// The volume.
+        volume: Arc<str>,
+        /// What is newer.
+        what: String,
+    },
+    /// The store answered with an error that no retry mended; it says what to check.
+    #[error("volume '{volume}': {source}")]
+    Store {
+        /// The volume.
+        volume: Arc<str>,
+        /// The store's error.
+        source: lsvd_backend::Error,
+    },
+    /// The store did not answer in time. What was accepted is kept, and service resumes when the store is back.
+    #[error("volume '{volume}': the store did not answer within {} s", .after.as_secs())]
+    TimedOut {
+        /// The volume.
+        volume: Arc<str>,
+        /// How long the request waited.
+        after: std::time::Duration,
+    },
+    /// The caller asked for what can not be: it says what can.
+    #[error("{0}")]
+    Invalid(String),
+    /// The volume was opened read-only.
+    #[error("volume '{volume}' is open read-only")]
+    ReadOnly {
+        /// The volume.
+        volume: Arc<str>,
+    },
+    /// There is no volume here: create it, or check the URL.
+    #[error("there is no volume at '{volume}': `lsvd create` makes one")]
+    NotFound {
+        /// The volume.
+        volume: Arc<str>,
+    },
+    /// There is a volume here already, and it was left alone.
+    #[error("there is a volume at '{volume}' already; it was left as it is")]
+    Exists {
+        /// The volume.
+        volume: Arc<str>,
+    },
+    /// The store does not keep its promises, and two writers at once would lose data.
+    #[error(
+        "the store of volume '{volume}' does not hold create-only PUT ({details}): two writers at once would lose \
+         data; use another store, or vouch for a single writer with --unsafe-single-writer"
+    )]
+    UnsafeStore {
+        /// The volume.
+        volume: Arc<str>,
+        /// What the probe saw.
+        details: String,
+    },
+    /// The volume was closed by this process.
+    #[error("volume '{volume}' is closed")]
+    Closed {
+        /// The volume.
+        volume: Arc<str>,
+    },
+}
+
+fn by_epoch(epoch: Option<Epoch>) -> String {
+    epoch.map(|epoch| format!(" (epoch {epoch})")).unwrap_or_default()
+}

@@ -1,0 +1,109 @@
+//! What a caller can choose when it creates or opens a volume, with the reasons for the defaults.
+//!
+//! Knows no flags and no files: whoever parses those fills these in.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How a new volume is made.
+#[derive(Clone, Debug)]
+pub struct CreateOptions {
+    /// Size in bytes: a multiple of 4,096, not zero, at most [`lsvd_format::VOLUME_BYTES_MAX`].
+    pub size_bytes: u64,
+    /// A writer never creates a log object numbered this much or more above its first incomplete number. It bounds
+    /// uploads in flight, for good: it is part of the volume. 2 to 65,536; 128 by default.
+    pub window: u64,
+    /// Use a store whose create-only PUT does not hold. Two writers at once then lose data: the caller vouches that
+    /// there is one.
+    pub unsafe_single_writer: bool,
+    /// Where time and randomness come from.
+    pub environment: Environment,
+}
+
+impl CreateOptions {
+    /// A volume of `size_bytes` with the defaults.
+    pub fn new(size_bytes: u64) -> Self {
+        Self { size_bytes, window: 128, unsafe_single_writer: false, environment: Environment::default() }
+    }
+}
+
+/// How a volume is opened: the ceilings of its memory and of its patience.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// A batch is sealed when it holds this many payload bytes. 8 MiB by default: large enough that a PUT's latency
+    /// and price are shared by 2,048 blocks, small enough that a few in flight fit in memory.
+    pub batch_bytes_max: u64,
+    /// A batch is sealed when its first write is this old, flushed or not. 1 s by default: it bounds what an idle
+    /// writer that never flushes can lose.
+    pub batch_age_max: Duration,
+    /// Bytes of accepted writes that the store does not hold yet; at this ceiling writes wait. 128 MiB by default.
+    pub buffer_bytes_max: u64,
+    /// PUTs in flight at most. 16 by default.
+    pub uploads_max: usize,
+    /// PUTs in flight that a flush asked for, beyond which flushes wait and share the next one. 4 by default.
+    pub flush_uploads_max: usize,
+    /// GETs in flight at most. 100 by default, as in the experiment that this descends from.
+    pub fetches_max: usize,
+    /// Bytes of verified chunks kept in memory. 256 MiB by default.
+    pub cache_bytes_max: u64,
+    /// How long a request waits for the store before it fails with [`crate::Error::TimedOut`]. What was accepted stays
+    /// accepted and is still uploaded when the store is back. 60 s by default; it should stay below what a kernel
+    /// waits for its NBD server.
+    pub io_timeout: Duration,
+    /// Open a volume on a store whose create-only PUT does not hold; see [`CreateOptions::unsafe_single_writer`].
+    pub unsafe_single_writer: bool,
+    /// Ask the store at opening whether its create-only PUT holds (a dozen small requests). On by default.
+    pub probe: bool,
+    /// Where time and randomness come from.
+    pub environment: Environment,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            batch_bytes_max: 8 << 20,
+            batch_age_max: Duration::from_secs(1),
+            buffer_bytes_max: 128 << 20,
+            uploads_max: 16,
+            flush_uploads_max: 4,
+            fetches_max: 100,
+            cache_bytes_max: 256 << 20,
+            io_timeout: Duration::from_secs(60),
+            unsafe_single_writer: false,
+            probe: true,
+            environment: Environment::default(),
+        }
+    }
+}
+
+/// The wall clock and the source of identities: real by default, seeded in a simulation.
+#[derive(Clone)]
+pub struct Environment {
+    /// Milliseconds since 1970. Only recorded, never trusted: no proof rests on it.
+    pub now_unix_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// 16 bytes that nobody drew before.
+    pub random: Arc<dyn Fn() -> [u8; 16] + Send + Sync>,
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self {
+            now_unix_ms: Arc::new(|| {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            }),
+            random: Arc::new(|| {
+                let mut bytes = [0; 16];
+                getrandom::fill(&mut bytes).expect("the system's random source works, or nothing else does");
+                bytes
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Environment")
+    }
+}
