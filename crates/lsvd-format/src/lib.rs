@@ -11,10 +11,12 @@ pub mod names;
 pub mod superblock;
 mod units;
 pub mod v1;
+mod wire;
 
 pub use units::{
     BLOCK_BYTES, BLOCK_LEN, BlockCount, BlockIndex, BlockOrdinal, Epoch, Extent, IdentityError, JournalId,
-    JournalPosition, ObjectIdentity, SequenceNumber, SuperblockNumber, VOLUME_BYTES_MAX, VolumeId, WriterId,
+    JournalPosition, NUMBER_MAX, ObjectIdentity, SequenceNumber, SuperblockNumber, VOLUME_BYTES_MAX,
+    VolumeId, WriterId,
 };
 
 /// Why bytes are not what they should be. Nothing of them was used.
@@ -43,4 +45,10 @@ pub enum DecodeError {
         /// The version, flag or feature that is not known.
         what: String,
     },
+}
+
+impl DecodeError {
+    pub(crate) fn corrupt(offset_bytes: u64, reason: impl Into<String>) -> Self {
+        Self::Corrupt { offset_bytes, reason: reason.into() }
+    }
 }

@@ -1,11 +1,34 @@
 //! The superblock: the volume's root record, one create-only object for each version.
 //!
-//! A version is one line of ASCII that says number, length and checksum, then JSON that a person can read. Knows
-//! not which version counts: whoever lists them does.
+//! A version is one line of ASCII that says number, length and checksum, then JSON that a person can read
+//! (`tail -n +2 FILE | jq`). Knows not which version counts: whoever lists them does. Invariants:
+//! 1. the length of the object is that of the first line and the `body_bytes` that it names;
+//! 2. the checksum covers number and body: a copy under another name is noticed;
+//! 3. `1 <= epoch <= number`;
+//! 4. fields that this version does not know survive being read and written again.
+
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DecodeError, Epoch, SequenceNumber, SuperblockNumber, VolumeId, WriterId};
+use crate::wire::len_bytes;
+use crate::{
+    BLOCK_BYTES, DecodeError, Epoch, NUMBER_MAX, SequenceNumber, SuperblockNumber, VOLUME_BYTES_MAX,
+    VolumeId, WriterId,
+};
+
+/// The features that this lsvd knows, both to read and to write.
+pub const FEATURES_KNOWN: &[&str] = &[];
+/// The smallest window: below it no two objects could be in flight.
+pub const WINDOW_MIN: u64 = 2;
+/// The largest window.
+pub const WINDOW_MAX: u64 = 1 << 32;
+
+/// Bytes of the first line, with its newline.
+const HEAD_LEN: usize = 85;
+/// Bytes of a body at most: what eight digits can say.
+const BODY_BYTES_MAX: u64 = 99_999_999;
 
 /// What the root record says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,10 +66,65 @@ pub struct Superblock {
     pub unknown: serde_json::Map<String, serde_json::Value>,
 }
 
+impl Superblock {
+    /// The features to write that this lsvd does not know. If there are any, open the volume read-only.
+    pub fn unknown_features_to_write(&self) -> Vec<&str> {
+        self.features_to_write
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !FEATURES_KNOWN.contains(name))
+            .collect()
+    }
+
+    /// Whether the values are possible ones for version `number`.
+    ///
+    /// # Errors
+    /// The field and its value, for a person.
+    pub fn validate(&self, number: SuperblockNumber) -> Result<(), String> {
+        let numbers = 1..=NUMBER_MAX;
+        if !numbers.contains(&number.0) {
+            return Err(format!("the number {number} is out of range"));
+        }
+        if self.epoch.0 == 0 || self.epoch.0 > number.0 {
+            return Err(format!("epoch {} is not from 1 to the version's number {number}", self.epoch));
+        }
+        let size_bytes = self.size_bytes;
+        if size_bytes == 0 || size_bytes > VOLUME_BYTES_MAX || !size_bytes.is_multiple_of(BLOCK_BYTES) {
+            return Err(format!(
+                "size_bytes {size_bytes} is not a multiple of {BLOCK_BYTES} from {BLOCK_BYTES} to {VOLUME_BYTES_MAX}"
+            ));
+        }
+        if !(WINDOW_MIN..=WINDOW_MAX).contains(&self.window) {
+            return Err(format!("window {} is not from {WINDOW_MIN} to {WINDOW_MAX}", self.window));
+        }
+        if !numbers.contains(&self.log_first_number.0) {
+            return Err(format!("log_first_number {} is out of range", self.log_first_number));
+        }
+        match self.closed_at {
+            Some(closed_at) if closed_at.0 > NUMBER_MAX => {
+                Err(format!("closed_at {closed_at} is out of range"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The bytes of version `number`.
+///
+/// # Panics
+/// If a value is none that [`Superblock::validate`] takes, or the body is longer than 99,999,999 bytes.
 pub fn encode(number: SuperblockNumber, superblock: &Superblock) -> Vec<u8> {
-    let _ = (number, superblock);
-    todo!()
+    if let Err(reason) = superblock.validate(number) {
+        panic!("a superblock that no reader would take: {reason}");
+    }
+    let mut body = serde_json::to_vec_pretty(superblock).expect("texts, numbers and maps with texts as keys");
+    body.push(b'\n');
+    assert!(len_bytes(&body) <= BODY_BYTES_MAX, "a superblock's length has eight digits");
+    let mut bytes = head(number, &body).into_bytes();
+    assert_eq!(bytes.len(), HEAD_LEN, "the first line has a fixed width");
+    bytes.extend_from_slice(&body);
+    debug_assert_eq!(decode(number, &bytes).as_ref(), Ok(superblock), "what is written can be read");
+    bytes
 }
 
 /// Reads version `number` from the whole bytes of its object.
@@ -54,6 +132,144 @@ pub fn encode(number: SuperblockNumber, superblock: &Superblock) -> Vec<u8> {
 /// # Errors
 /// Corrupt or truncated, another version's bytes under this name, or a feature to read that is not known.
 pub fn decode(number: SuperblockNumber, bytes: &[u8]) -> Result<Superblock, DecodeError> {
-    let _ = (number, bytes);
-    todo!()
+    let body = verified_body(number, bytes)?;
+    let in_body =
+        |error: serde_json::Error| corrupt(body_offset(body, &error), format!("no superblock: {error}"));
+    // Features first: a later version may have changed the fields that this one would miss.
+    let needs: Needs = serde_json::from_slice(body).map_err(in_body)?;
+    let unknown = needs.features_to_read.iter().find(|name| !FEATURES_KNOWN.contains(&name.as_str()));
+    if let Some(feature) = unknown {
+        return Err(DecodeError::Newer { what: format!("a volume with the feature {feature:?}") });
+    }
+    let superblock: Superblock = serde_json::from_slice(body).map_err(in_body)?;
+    superblock.validate(number).map_err(|reason| corrupt(HEAD_LEN as u64, reason))?;
+    Ok(superblock)
+}
+
+/// What a superblock asks of its reader, whatever else it says.
+#[derive(Deserialize)]
+struct Needs {
+    #[serde(default)]
+    features_to_read: Vec<String>,
+}
+
+/// The body, if first line and checksum say that it is the whole body of version `number`.
+fn verified_body(number: SuperblockNumber, bytes: &[u8]) -> Result<&[u8], DecodeError> {
+    let mut line = FirstLine { bytes, offset: 0 };
+    line.literal("lsvd superblock format=")?;
+    line.format()?;
+    line.literal(" number=")?;
+    let stored_number = line.digits(16, 16)?;
+    if stored_number != number.0 {
+        let reason = format!("this is superblock version {stored_number} under the name of version {number}");
+        return Err(corrupt(32, reason));
+    }
+    line.literal(" body_bytes=")?;
+    let body_bytes = line.digits(8, 10)?;
+    line.literal(" crc32c=")?;
+    let stored = line.digits(8, 16)?;
+    line.literal("\n")?;
+    let body = &bytes[line.offset..];
+    let have_bytes = len_bytes(body);
+    if have_bytes < body_bytes {
+        let reason = format!("truncated: {have_bytes} of {body_bytes} bytes of its body are there");
+        return Err(corrupt(len_bytes(bytes), reason));
+    }
+    if have_bytes > body_bytes {
+        let end = len_bytes(bytes) - (have_bytes - body_bytes);
+        return Err(corrupt(end, format!("{} bytes too many", have_bytes - body_bytes)));
+    }
+    let computed = checksum(number, body);
+    if stored != u64::from(computed) {
+        return Err(corrupt(
+            HEAD_LEN as u64,
+            format!("the superblock has checksum {computed:08x}, not {stored:08x}"),
+        ));
+    }
+    Ok(body)
+}
+
+fn head(number: SuperblockNumber, body: &[u8]) -> String {
+    format!(
+        "lsvd superblock format=2 number={:016x} body_bytes={:08} crc32c={:08x}\n",
+        number.0,
+        body.len(),
+        checksum(number, body)
+    )
+}
+
+fn checksum(number: SuperblockNumber, body: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&number.0.to_le_bytes()), body)
+}
+
+fn corrupt(offset_bytes: u64, reason: impl Into<String>) -> DecodeError {
+    DecodeError::corrupt(offset_bytes, reason)
+}
+
+/// Byte offset in the object of what the parser stumbled over.
+fn body_offset(body: &[u8], error: &serde_json::Error) -> u64 {
+    let lines_before = error.line().saturating_sub(1);
+    let line_start: usize =
+        body.split_inclusive(|byte| *byte == b'\n').take(lines_before).map(<[u8]>::len).sum();
+    let offset = HEAD_LEN + line_start + error.column().saturating_sub(1);
+    u64::try_from(offset.min(HEAD_LEN + body.len())).unwrap_or(u64::MAX)
+}
+
+/// The fields of the first line, taken from left to right.
+struct FirstLine<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+}
+
+impl FirstLine<'_> {
+    fn literal(&mut self, text: &str) -> Result<(), DecodeError> {
+        for expected in text.bytes() {
+            match self.bytes.get(self.offset) {
+                Some(byte) if *byte == expected => self.offset += 1,
+                Some(_) => return Err(self.wrong("this is no superblock, or a damaged one")),
+                None => return Err(self.wrong("truncated in its first line")),
+            }
+        }
+        Ok(())
+    }
+
+    /// The format's number, which is 2 or newer.
+    fn format(&mut self) -> Result<(), DecodeError> {
+        let rest = &self.bytes[self.offset..];
+        let width = rest.iter().take(9).take_while(|byte| byte.is_ascii_digit()).count();
+        match (&rest[..width], rest.get(width)) {
+            (_, None) => {
+                self.offset = self.bytes.len();
+                Err(self.wrong("truncated in its first line"))
+            }
+            (b"2", Some(b' ')) => {
+                self.offset += width;
+                Ok(())
+            }
+            ([b'3'..=b'9'] | [b'1'..=b'9', _, ..], Some(b' ')) => {
+                let format = String::from_utf8_lossy(&rest[..width]);
+                Err(DecodeError::Newer { what: format!("a superblock of format {format}") })
+            }
+            _ => Err(self.wrong("no format number of a superblock")),
+        }
+    }
+
+    /// A number of exactly `width` digits, lowercase where they are letters.
+    fn digits(&mut self, width: usize, radix: u32) -> Result<u64, DecodeError> {
+        let mut value: u64 = 0;
+        for _ in 0..width {
+            let byte =
+                *self.bytes.get(self.offset).ok_or_else(|| self.wrong("truncated in its first line"))?;
+            let digit = char::from(byte).to_digit(radix).filter(|_| !byte.is_ascii_uppercase());
+            let digit = digit.ok_or_else(|| self.wrong("a damaged number"))?;
+            // Sixteen hex digits fill 64 bits exactly and eight decimal ones far less.
+            value = value * u64::from(radix) + u64::from(digit);
+            self.offset += 1;
+        }
+        Ok(value)
+    }
+
+    fn wrong(&self, reason: &str) -> DecodeError {
+        corrupt(self.offset as u64, reason)
+    }
 }

@@ -12,8 +12,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub const BLOCK_BYTES: u64 = 4096;
 /// [`BLOCK_BYTES`] for indexing memory.
 pub const BLOCK_LEN: usize = 4096;
-/// The largest volume: 2^52 blocks are 2^64 bytes, one block less keeps every end representable.
+/// The largest volume: one block less than 2^63 bytes, so that every offset and every end fits a signed 64-bit
+/// number, as files and NBD clients count.
 pub const VOLUME_BYTES_MAX: u64 = (1 << 63) - BLOCK_BYTES;
+/// The largest number of a log object or superblock version, and the largest epoch: adding a window to it, or one,
+/// does not overflow.
+pub const NUMBER_MAX: u64 = (1 << 63) - 1;
 
 /// Index of a block of the volume, from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,249 @@
+//! The superblock's bytes: round trips, every kind of damage, what is newer.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+const NUMBER: SuperblockNumber = SuperblockNumber(5);
+
+fn example() -> Superblock {
+    Superblock {
+        volume_id: VolumeId([0x11; 16]),
+        epoch: Epoch(4),
+        writer_id: WriterId([0x22; 16]),
+        size_bytes: 1 << 30,
+        window: 64,
+        log_first_number: SequenceNumber(1),
+        unsafe_single_writer: false,
+        closed_at: None,
+        written_unix_ms: 1_700_000_000_000,
+        written_by: "lsvd 0.1.0".to_owned(),
+        features_to_read: Vec::new(),
+        features_to_write: Vec::new(),
+        unknown: serde_json::Map::new(),
+    }
+}
+
+/// The object of version 5 with this JSON as its body, soundly sealed.
+fn sealed(value: &Value) -> Vec<u8> {
+    let mut body = serde_json::to_vec_pretty(value).unwrap();
+    body.push(b'\n');
+    let mut bytes = head(NUMBER, &body).into_bytes();
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+fn example_with(field: &str, value: Value) -> Vec<u8> {
+    let mut object = serde_json::to_value(example()).unwrap();
+    object[field] = value;
+    sealed(&object)
+}
+
+#[test]
+fn a_superblock_reads_back() {
+    let bytes = encode(NUMBER, &example());
+    assert_eq!(decode(NUMBER, &bytes), Ok(example()));
+    assert_eq!(bytes.iter().position(|byte| *byte == b'\n'), Some(HEAD_LEN - 1));
+    assert_eq!(bytes.last(), Some(&b'\n'));
+    let body: Value = serde_json::from_slice(&bytes[HEAD_LEN..]).unwrap();
+    assert_eq!(body["size_bytes"], 1 << 30);
+    assert_eq!(body["volume_id"], "11111111111111111111111111111111");
+}
+
+/// Rule 5: length and checksum are verified.
+#[test]
+fn every_bit_flip_is_noticed() {
+    let sound = encode(NUMBER, &example());
+    for bit in 0..sound.len() * 8 {
+        let mut damaged = sound.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(decode(NUMBER, &damaged).is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn every_truncation_is_named_with_its_offset() {
+    let sound = encode(NUMBER, &example());
+    for length in 0..sound.len() {
+        match decode(NUMBER, &sound[..length]) {
+            Err(DecodeError::Corrupt { offset_bytes, reason }) => {
+                assert_eq!(offset_bytes, length as u64);
+                assert!(reason.contains("truncated"), "{reason}");
+            }
+            other => panic!("{length}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_extended_superblock_is_named_with_its_offset() {
+    let mut bytes = encode(NUMBER, &example());
+    let end = bytes.len() as u64;
+    bytes.extend_from_slice(b"\n\n");
+    assert_eq!(
+        decode(NUMBER, &bytes),
+        Err(DecodeError::Corrupt { offset_bytes: end, reason: "2 bytes too many".to_owned() })
+    );
+}
+
+#[test]
+fn a_copy_under_another_name_is_noticed() {
+    let bytes = encode(NUMBER, &example());
+    let error = decode(SuperblockNumber(6), &bytes).unwrap_err();
+    assert_eq!(error.to_string(), "this is superblock version 5 under the name of version 6 at byte 32");
+    let mut renumbered = bytes;
+    renumbered[47] = b'6';
+    let error = decode(SuperblockNumber(6), &renumbered).unwrap_err();
+    assert!(error.to_string().contains("checksum"), "{error}");
+}
+
+#[test]
+fn a_newer_format_is_newer() {
+    let text = String::from_utf8(encode(NUMBER, &example())).unwrap();
+    for format in ["3", "9", "10", "123456789"] {
+        let newer = text.replacen("format=2", &format!("format={format}"), 1);
+        let error = decode(NUMBER, newer.as_bytes()).unwrap_err();
+        assert!(matches!(&error, DecodeError::Newer { what } if what.contains(format)), "{error}");
+    }
+    for format in ["1", "0", "02", "", "x", "-1", "1234567890"] {
+        let strange = text.replacen("format=2", &format!("format={format}"), 1);
+        let error = decode(NUMBER, strange.as_bytes()).unwrap_err();
+        assert!(matches!(error, DecodeError::Corrupt { .. }), "{format}: {error}");
+    }
+}
+
+#[test]
+fn an_unknown_feature_to_read_is_newer_whatever_else_the_body_says() {
+    let body = json!({ "features_to_read": ["compression"], "size_bytes": "a different type" });
+    assert_eq!(
+        decode(NUMBER, &sealed(&body)),
+        Err(DecodeError::Newer { what: "a volume with the feature \"compression\"".to_owned() })
+    );
+}
+
+#[test]
+fn an_unknown_feature_to_write_can_be_read() {
+    let superblock = decode(NUMBER, &example_with("features_to_write", json!(["leases"]))).unwrap();
+    assert_eq!(superblock.unknown_features_to_write(), ["leases"]);
+    assert!(example().unknown_features_to_write().is_empty());
+}
+
+#[test]
+fn fields_of_later_versions_are_kept() {
+    let later = json!({ "as_of": 7, "ratio": 0.1, "names": ["a", null, true] });
+    let superblock = decode(NUMBER, &example_with("checkpoint", later.clone())).unwrap();
+    assert_eq!(superblock.unknown["checkpoint"], later);
+    assert_eq!(decode(NUMBER, &encode(NUMBER, &superblock)), Ok(superblock));
+}
+
+#[test]
+fn impossible_values_are_named() {
+    for (field, value) in [
+        ("size_bytes", json!(0)),
+        ("size_bytes", json!(4097)),
+        ("size_bytes", json!(1u64 << 63)),
+        ("size_bytes", json!(-4096)),
+        ("size_bytes", json!(4096.0)),
+        ("size_bytes", json!("4096")),
+        ("window", json!(1)),
+        ("window", json!((1u64 << 32) + 1)),
+        ("epoch", json!(0)),
+        ("epoch", json!(6)),
+        ("log_first_number", json!(0)),
+        ("log_first_number", json!(1u64 << 63)),
+        ("closed_at", json!(u64::MAX)),
+        ("volume_id", json!("1111")),
+        ("writer_id", json!("2222222222222222222222222222222G")),
+        ("features_to_read", json!("compression")),
+    ] {
+        let error = decode(NUMBER, &example_with(field, value.clone())).unwrap_err();
+        assert!(matches!(error, DecodeError::Corrupt { .. }), "{field} {value}: {error}");
+    }
+}
+
+#[test]
+fn a_missing_field_is_named() {
+    let mut object = serde_json::to_value(example()).unwrap();
+    object.as_object_mut().unwrap().remove("writer_id");
+    let error = decode(NUMBER, &sealed(&object)).unwrap_err();
+    assert!(error.to_string().contains("writer_id"), "{error}");
+}
+
+#[test]
+fn deep_nesting_is_an_error() {
+    let mut body = vec![b'['; 100_000];
+    body.push(b'\n');
+    let mut bytes = head(NUMBER, &body).into_bytes();
+    bytes.extend_from_slice(&body);
+    assert!(matches!(decode(NUMBER, &bytes), Err(DecodeError::Corrupt { .. })));
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[ -~]{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| prop::collection::vec(inner, 0..4).prop_map(Value::from))
+}
+
+fn any_superblock() -> impl Strategy<Value = (SuperblockNumber, Superblock)> {
+    let numbers = (1..=NUMBER_MAX).prop_flat_map(|number| (Just(number), 1..=number));
+    let values = (
+        1..=VOLUME_BYTES_MAX / BLOCK_BYTES,
+        WINDOW_MIN..=WINDOW_MAX,
+        1..=NUMBER_MAX,
+        any::<bool>(),
+        prop::option::of(0..=NUMBER_MAX),
+        any::<u64>(),
+        any::<String>(),
+        prop::collection::vec("[a-z]{1,5}", 0..3),
+        prop::collection::btree_map("later_[a-z]{1,5}", any_json(), 0..3),
+    );
+    (numbers, any::<[u8; 16]>(), any::<[u8; 16]>(), values).prop_map(
+        |(
+            (number, epoch),
+            volume,
+            writer,
+            (blocks, window, first, single, closed, ms, by, write, unknown),
+        )| {
+            let superblock = Superblock {
+                volume_id: VolumeId(volume),
+                epoch: Epoch(epoch),
+                writer_id: WriterId(writer),
+                size_bytes: blocks * BLOCK_BYTES,
+                window,
+                log_first_number: SequenceNumber(first),
+                unsafe_single_writer: single,
+                closed_at: closed.map(SequenceNumber),
+                written_unix_ms: ms,
+                written_by: by,
+                features_to_read: Vec::new(),
+                features_to_write: write,
+                unknown: unknown.into_iter().collect(),
+            };
+            (SuperblockNumber(number), superblock)
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn any_superblock_reads_back((number, superblock) in any_superblock()) {
+        prop_assert_eq!(decode(number, &encode(number, &superblock)), Ok(superblock));
+    }
+
+    #[test]
+    fn arbitrary_bytes_do_not_panic(number: u64, bytes: Vec<u8>) {
+        let _ = decode(SuperblockNumber(number), &bytes);
+    }
+
+    #[test]
+    fn an_arbitrary_body_does_not_panic(body in any_json()) {
+        let _ = decode(NUMBER, &sealed(&body));
+    }
+}
