@@ -1,0 +1,413 @@
+//! The engine: the one place where writes get their order, their batch and their number (rule 6).
+//!
+//! A pure state machine: [`Engine::handle`] takes what happened, [`Engine::next_action`] says what to do. Knows no
+//! tasks, no clock, no bucket, no randomness; the caller keeps no order but that of the calls. Invariants:
+//! 1. the map is the log applied up to, and without, `first_incomplete`: so it is the durable prefix at every moment;
+//! 2. `first_incomplete <= number of every sealed batch < next_number`, and an upload is asked for only below
+//!    `first_incomplete + window`;
+//! 3. `buffered_bytes` is the sum of what open batch, sealed batches and merging mutations hold;
+//! 4. a mutation is applied whole, and never while an earlier one that touches one of its blocks is not.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lsvd_format::log_object::Header;
+use lsvd_format::{BlockIndex, Epoch, Extent, ObjectIdentity, SequenceNumber, VolumeId, WriterId};
+
+use crate::apply::apply;
+use crate::batch::{Batch, payload_bytes};
+use crate::content::Buffered;
+use crate::interval::IntervalMap;
+use crate::map::{ExtentMap, ObjectIndex, ObjectRecord, ObjectTable};
+use crate::mutation::Mutation;
+use crate::plan::{self, BlockSource, PlanPiece, Status};
+use crate::request::{Action, Event, Now, Outcome, Request, RequestId, SealedBatch};
+
+/// A batch is sealed at this many runs, so that its header stays small enough to be read at recovery in one go.
+const BATCH_RUNS_MAX: usize = 16_384;
+
+/// Who writes, and the ceilings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The volume.
+    pub volume: VolumeId,
+    /// This opening.
+    pub epoch: Epoch,
+    /// This process.
+    pub writer: WriterId,
+    /// See rule "window": no number this much or more above the first incomplete one.
+    pub window: u64,
+    /// A batch is sealed at this payload.
+    pub batch_bytes_max: u64,
+    /// A batch is sealed at this age.
+    pub batch_age_max: Duration,
+    /// Mutations wait when this much is buffered.
+    pub buffer_bytes_max: u64,
+    /// Uploads asked for and not done, at most.
+    pub uploads_max: usize,
+    /// Of these, such as a flush waits for; beyond it flushes share the next one.
+    pub flush_uploads_max: usize,
+}
+
+/// A sealed batch that is not durable, or not in order yet.
+#[derive(Debug)]
+struct InFlight {
+    batch: Arc<SealedBatch>,
+    extents: Vec<Extent>,
+    uploaded: bool,
+}
+
+/// The state of an open volume that is in memory.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    map: ExtentMap,
+    objects: ObjectTable,
+    overlay: IntervalMap<Buffered>,
+    open: Batch,
+    open_payload_bytes: u64,
+    open_wanted: bool,
+    /// Sealed batches from `first_incomplete` on, in order of their dense numbers.
+    sealed: VecDeque<InFlight>,
+    /// How many of `sealed`, from its front, were asked to be uploaded.
+    asked: usize,
+    first_incomplete: SequenceNumber,
+    next_number: SequenceNumber,
+    buffered_bytes: u64,
+    waiting: VecDeque<Mutation>,
+    merging: BTreeMap<RequestId, Mutation>,
+    durable_waiters: BTreeMap<SequenceNumber, Vec<RequestId>>,
+    actions: VecDeque<Action>,
+    fenced: bool,
+}
+
+impl Engine {
+    /// An engine over a replayed log; its first object will be `next_number`.
+    pub fn new(config: Config, map: ExtentMap, objects: ObjectTable, next_number: SequenceNumber) -> Self {
+        Self {
+            config,
+            map,
+            objects,
+            overlay: IntervalMap::default(),
+            open: Batch::default(),
+            open_payload_bytes: 0,
+            open_wanted: false,
+            sealed: VecDeque::new(),
+            asked: 0,
+            first_incomplete: next_number,
+            next_number,
+            buffered_bytes: 0,
+            waiting: VecDeque::new(),
+            merging: BTreeMap::new(),
+            durable_waiters: BTreeMap::new(),
+            actions: VecDeque::new(),
+            fenced: false,
+        }
+    }
+
+    /// Takes in what happened. Call [`Engine::next_action`] until it has no more to say.
+    pub fn handle(&mut self, now: Now, event: Event) {
+        match event {
+            Event::Submit { id, request } => self.submit(now, id, request),
+            Event::BaseRead { id, block, base } => self.base_read(now, id, block, base),
+            Event::Uploaded { number } => self.uploaded(now, number),
+            Event::Cancel { id } => self.cancel(now, id),
+            Event::Fenced => self.fence(),
+            Event::Tick => {}
+        }
+        if !self.fenced {
+            self.seal_if_due(now);
+            self.ask_for_uploads();
+        }
+    }
+
+    /// The next thing to do, in order; `None` until the next event.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When an [`Event::Tick`] is due, if nothing happens before: the open batch's age.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        // With the window full only a finished upload helps, and that is an event.
+        let opened_at = self.open.opened_at.filter(|_| self.sealed.len() < self.window());
+        opened_at.map(|opened_at| opened_at + self.config.batch_age_max)
+    }
+
+    /// Where the bytes of a range come from. It holds all that completed before the call.
+    pub fn plan_read(&self, offset_bytes: u64, length_bytes: u64) -> Vec<PlanPiece> {
+        plan::plan_read(&self.overlay, &self.map, offset_bytes, length_bytes)
+    }
+
+    /// What is allocated in a range, and what reads as zeroes.
+    pub fn status(&self, offset_bytes: u64, length_bytes: u64) -> Vec<Status> {
+        plan::status(&self.overlay, &self.map, offset_bytes, length_bytes)
+    }
+
+    /// An object that a plan names.
+    pub fn object(&self, index: ObjectIndex) -> &ObjectRecord {
+        self.objects.get(index)
+    }
+
+    /// Bytes accepted that are not durable.
+    pub fn buffered_bytes(&self) -> u64 {
+        self.buffered_bytes
+    }
+
+    /// Uploads asked for and not done.
+    pub fn uploads_in_flight(&self) -> usize {
+        self.sealed.iter().take(self.asked).filter(|batch| !batch.uploaded).count()
+    }
+
+    /// The first number that is not durable.
+    pub fn first_incomplete(&self) -> SequenceNumber {
+        self.first_incomplete
+    }
+
+    /// Records in the extent map.
+    pub fn map_extents(&self) -> usize {
+        self.map.extents()
+    }
+
+    fn complete(&mut self, id: RequestId, outcome: Outcome) {
+        self.actions.push_back(Action::Complete { id, outcome });
+    }
+
+    fn submit(&mut self, now: Now, id: RequestId, request: Request) {
+        if self.fenced {
+            return self.complete(id, Outcome::Fenced);
+        }
+        match Mutation::new(id, request) {
+            None => self.wait_durable(id),
+            Some(mutation) => {
+                self.waiting.push_back(mutation);
+                self.admit(now);
+            }
+        }
+    }
+
+    /// Completes `id` when all that is applied by now is durable.
+    fn wait_durable(&mut self, id: RequestId) {
+        let target = if self.open.is_empty() {
+            SequenceNumber(self.next_number.0 - 1)
+        } else {
+            self.open_wanted = true;
+            self.next_number
+        };
+        if target < self.first_incomplete {
+            self.complete(id, Outcome::Done);
+        } else {
+            self.durable_waiters.entry(target).or_default().push(id);
+        }
+    }
+
+    /// Lets waiting mutations in, in their order, as far as blocks and memory allow.
+    fn admit(&mut self, now: Now) {
+        let mut at = 0;
+        while at < self.waiting.len() {
+            let mutation = &self.waiting[at];
+            let fits = self.buffered_bytes == 0
+                || self.buffered_bytes + mutation.held_bytes() <= self.config.buffer_bytes_max;
+            if !fits {
+                // Memory is given in order of arrival: nobody starves. Only uploads give it back, so one must run.
+                if self.sealed.is_empty() {
+                    self.seal(now, false);
+                }
+                return;
+            }
+            let blocks = mutation.blocks();
+            let mut before = self.merging.values().chain(self.waiting.iter().take(at));
+            if before.any(|before| before.blocks().overlaps(blocks)) {
+                at += 1;
+                continue;
+            }
+            let mutation = self.waiting.remove(at).expect("it is at this index");
+            self.begin(now, mutation);
+        }
+    }
+
+    /// Applies an admitted mutation, at once or when the blocks that it changes in part are fetched.
+    fn begin(&mut self, now: Now, mut mutation: Mutation) {
+        let mut reads = Vec::new();
+        for block in mutation.missing().collect::<Vec<_>>() {
+            match plan::block(&self.overlay, &self.map, block) {
+                BlockSource::Known(base) => mutation.set_base(block, base),
+                BlockSource::Stored(location) => reads.push((block, location)),
+            }
+        }
+        self.buffered_bytes += mutation.held_bytes();
+        if reads.is_empty() {
+            return self.apply(now, mutation);
+        }
+        let id = mutation.id;
+        self.merging.insert(id, mutation);
+        for (block, location) in reads {
+            self.actions.push_back(Action::ReadBase { id, block, location });
+        }
+    }
+
+    fn base_read(&mut self, now: Now, id: RequestId, block: BlockIndex, base: Option<Bytes>) {
+        let Some(mutation) = self.merging.get_mut(&id) else {
+            return; // cancelled, or failed by its other block
+        };
+        match base {
+            Some(base) => {
+                mutation.set_base(block, base);
+                if mutation.missing().next().is_some() {
+                    return;
+                }
+                let mutation = self.release(id);
+                self.apply(now, mutation);
+            }
+            None => {
+                let mutation = self.release(id);
+                self.buffered_bytes -= mutation.held_bytes();
+                self.complete(id, Outcome::BaseUnreadable);
+            }
+        }
+        self.admit(now);
+    }
+
+    /// Takes a mutation out of merging; its blocks are free for others.
+    fn release(&mut self, id: RequestId) -> Mutation {
+        self.merging.remove(&id).expect("it is merging")
+    }
+
+    /// Gives a mutation its place in the order of writes.
+    fn apply(&mut self, now: Now, mutation: Mutation) {
+        let (id, fua) = (mutation.id, mutation.fua);
+        self.open.held_bytes += mutation.held_bytes();
+        for (extent, content) in mutation.into_contents() {
+            self.open.opened_at.get_or_insert(now.monotonic);
+            self.open_payload_bytes += payload_bytes(extent, &content);
+            self.open.insert(extent, content.clone());
+            self.overlay.insert(extent, Buffered { number: self.next_number, content });
+        }
+        if self.open.is_empty() {
+            // A trim of less than a block changes nothing and holds nothing.
+            self.buffered_bytes -= std::mem::take(&mut self.open.held_bytes);
+        }
+        if fua {
+            self.wait_durable(id);
+        } else {
+            self.complete(id, Outcome::Done);
+        }
+        if self.open_payload_bytes >= self.config.batch_bytes_max
+            || self.open.held_bytes >= 2 * self.config.batch_bytes_max
+            || self.open.runs() >= BATCH_RUNS_MAX
+        {
+            self.seal(now, false);
+        }
+    }
+
+    /// Seals the open batch if its age or a flush asks for it.
+    fn seal_if_due(&mut self, now: Now) {
+        let Some(opened_at) = self.open.opened_at else { return };
+        let flushing = self.sealed.iter().filter(|batch| batch.batch.for_flush && !batch.uploaded).count();
+        if self.open_wanted && flushing < self.config.flush_uploads_max {
+            self.seal(now, true);
+        } else if now.monotonic >= opened_at + self.config.batch_age_max && self.sealed.len() < self.window()
+        {
+            self.seal(now, false);
+        }
+    }
+
+    fn window(&self) -> usize {
+        usize::try_from(self.config.window).unwrap_or(usize::MAX)
+    }
+
+    /// Ends the open batch and gives it its number.
+    fn seal(&mut self, now: Now, for_flush: bool) {
+        if self.open.is_empty() {
+            return;
+        }
+        let open = std::mem::take(&mut self.open);
+        self.open_payload_bytes = 0;
+        let for_flush = for_flush || std::mem::take(&mut self.open_wanted);
+        self.open_wanted = false;
+        let held_bytes = open.held_bytes;
+        let extents = open.extents();
+        let (entries, payload) = open.seal();
+        let identity = ObjectIdentity {
+            volume: self.config.volume,
+            epoch: self.config.epoch,
+            writer: self.config.writer,
+            number: self.next_number,
+        };
+        let header = Header { identity, sealed_unix_ms: now.unix_ms, journal: None, entries };
+        let batch = Arc::new(SealedBatch { header, payload, held_bytes, for_flush });
+        self.sealed.push_back(InFlight { batch, extents, uploaded: false });
+        self.next_number = self.next_number.next();
+    }
+
+    /// Asks for the uploads that window and ceiling allow, in order of number.
+    fn ask_for_uploads(&mut self) {
+        let mut uploading = self.uploads_in_flight();
+        while uploading < self.config.uploads_max && self.asked < self.sealed.len().min(self.window()) {
+            self.actions.push_back(Action::Upload(self.sealed[self.asked].batch.clone()));
+            self.asked += 1;
+            uploading += 1;
+        }
+    }
+
+    fn uploaded(&mut self, now: Now, number: SequenceNumber) {
+        let at = usize::try_from(number.0 - self.first_incomplete.0).expect("the window is small");
+        self.sealed[at].uploaded = true;
+        while self.sealed.front().is_some_and(|batch| batch.uploaded) {
+            let done = self.sealed.pop_front().expect("there is a front");
+            self.asked -= 1;
+            self.settle(&done);
+        }
+        self.admit(now);
+    }
+
+    /// Moves the first incomplete batch from the overlay into the map.
+    fn settle(&mut self, done: &InFlight) {
+        let number = done.batch.header.identity.number;
+        assert_eq!(number, self.first_incomplete, "batches settle in order");
+        apply(&mut self.map, &mut self.objects, &done.batch.header);
+        for extent in &done.extents {
+            self.overlay.remove_runs_if(*extent, |buffered| buffered.number == number);
+        }
+        self.buffered_bytes -= done.batch.held_bytes;
+        self.first_incomplete = number.next();
+        for id in self.durable_waiters.remove(&number).unwrap_or_default() {
+            self.complete(id, Outcome::Done);
+        }
+    }
+
+    fn cancel(&mut self, now: Now, id: RequestId) {
+        if let Some(at) = self.waiting.iter().position(|mutation| mutation.id == id) {
+            self.waiting.remove(at);
+        } else if self.merging.contains_key(&id) {
+            let mutation = self.release(id);
+            self.buffered_bytes -= mutation.held_bytes();
+        } else {
+            let waits = self.durable_waiters.values_mut().any(|ids| {
+                let before = ids.len();
+                ids.retain(|waiter| *waiter != id);
+                ids.len() < before
+            });
+            if waits {
+                self.complete(id, Outcome::Cancelled { applied: true });
+            }
+            return; // completed already, otherwise
+        }
+        self.complete(id, Outcome::Cancelled { applied: false });
+        self.admit(now);
+    }
+
+    /// Ends everything that waits: nothing of it can become durable by this writer.
+    fn fence(&mut self) {
+        self.fenced = true;
+        let waiting = std::mem::take(&mut self.waiting);
+        let merging = std::mem::take(&mut self.merging);
+        let durable = std::mem::take(&mut self.durable_waiters);
+        let ids = waiting.iter().map(|mutation| mutation.id);
+        let ids = ids.chain(merging.into_keys()).chain(durable.into_values().flatten()).collect::<Vec<_>>();
+        for id in ids {
+            self.complete(id, Outcome::Fenced);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Plans: where the bytes of a range come from.
+//!
+//! Looks at overlay and map, newest first; knows no store, no cache, no chunks.
+
+use bytes::Bytes;
+use lsvd_format::{BLOCK_BYTES, BLOCK_LEN, BlockOrdinal, Extent};
+
+use crate::content::{Buffered, Content};
+use crate::interval::IntervalMap;
+use crate::map::{ExtentMap, Location, Mapping, ObjectIndex};
+
+/// A run of bytes of a read, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlanPiece {
+    /// In memory.
+    Buffered(Bytes),
+    /// This many zero bytes.
+    Zeroes(u64),
+    /// In an object's payload.
+    Stored {
+        /// The object.
+        object: ObjectIndex,
+        /// First block in its payload.
+        ordinal: BlockOrdinal,
+        /// Blocks to fetch.
+        blocks: u32,
+        /// Bytes of the first block that were not asked for.
+        skip_bytes: u32,
+        /// Bytes that were asked for.
+        length_bytes: u64,
+    },
+}
+
+/// A run of bytes and whether it is allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Length in bytes.
+    pub length_bytes: u64,
+    /// Nothing is stored for it.
+    pub hole: bool,
+    /// It reads as zeroes.
+    pub zero: bool,
+}
+
+/// What a run of blocks is.
+enum Source {
+    Buffered(Content),
+    Mapped(Mapping),
+    Hole,
+}
+
+/// Calls `each` for the runs of `extent`, in order, without gaps.
+fn walk(
+    overlay: &IntervalMap<Buffered>,
+    map: &ExtentMap,
+    extent: Extent,
+    mut each: impl FnMut(Extent, Source),
+) {
+    let mut at = extent.start.0;
+    let below = |from: u64, to: u64, each: &mut dyn FnMut(Extent, Source)| {
+        let mut at = from;
+        for (run, mapping) in map.overlapping(Extent::new(from, to - from)) {
+            if run.start.0 > at {
+                each(Extent::new(at, run.start.0 - at), Source::Hole);
+            }
+            each(run, Source::Mapped(mapping));
+            at = run.end().0;
+        }
+        if at < to {
+            each(Extent::new(at, to - at), Source::Hole);
+        }
+    };
+    for (run, buffered) in overlay.overlapping(extent) {
+        if run.start.0 > at {
+            below(at, run.start.0, &mut each);
+        }
+        each(run, Source::Buffered(buffered.content));
+        at = run.end().0;
+    }
+    if at < extent.end().0 {
+        below(at, extent.end().0, &mut each);
+    }
+}
+
+fn blocks_of(offset_bytes: u64, length_bytes: u64) -> Extent {
+    let start = offset_bytes / BLOCK_BYTES;
+    Extent::new(start, (offset_bytes + length_bytes).div_ceil(BLOCK_BYTES) - start)
+}
+
+pub(crate) fn plan_read(
+    overlay: &IntervalMap<Buffered>,
+    map: &ExtentMap,
+    offset_bytes: u64,
+    length_bytes: u64,
+) -> Vec<PlanPiece> {
+    let end_bytes = offset_bytes + length_bytes;
+    let mut plan: Vec<PlanPiece> = Vec::new();
+    walk(overlay, map, blocks_of(offset_bytes, length_bytes), |run, source| {
+        let run_start = run.start.offset_bytes();
+        let from = run_start.max(offset_bytes);
+        let length_bytes = run.end().offset_bytes().min(end_bytes) - from;
+        let skip_bytes = from - run_start;
+        let piece = match source {
+            Source::Buffered(Content::Data(bytes)) => {
+                let skip = in_memory(skip_bytes);
+                PlanPiece::Buffered(bytes.slice(skip..skip + in_memory(length_bytes)))
+            }
+            Source::Mapped(Mapping::Stored(Location { object, ordinal })) => PlanPiece::Stored {
+                object,
+                ordinal,
+                blocks: u32::try_from(run.count.0).expect("an object has fewer than 2^32 blocks"),
+                skip_bytes: u32::try_from(skip_bytes).expect("less than a block"),
+                length_bytes,
+            },
+            Source::Buffered(Content::Zero | Content::Trim)
+            | Source::Mapped(Mapping::Zero)
+            | Source::Hole => {
+                if let Some(PlanPiece::Zeroes(before)) = plan.last_mut() {
+                    *before += length_bytes;
+                    return;
+                }
+                PlanPiece::Zeroes(length_bytes)
+            }
+        };
+        plan.push(piece);
+    });
+    plan
+}
+
+pub(crate) fn status(
+    overlay: &IntervalMap<Buffered>,
+    map: &ExtentMap,
+    offset_bytes: u64,
+    length_bytes: u64,
+) -> Vec<Status> {
+    let end_bytes = offset_bytes + length_bytes;
+    let mut statuses: Vec<Status> = Vec::new();
+    walk(overlay, map, blocks_of(offset_bytes, length_bytes), |run, source| {
+        let from = run.start.offset_bytes().max(offset_bytes);
+        let length_bytes = run.end().offset_bytes().min(end_bytes) - from;
+        let (hole, zero) = match source {
+            Source::Buffered(Content::Data(_)) | Source::Mapped(Mapping::Stored(_)) => (false, false),
+            Source::Buffered(Content::Zero) | Source::Mapped(Mapping::Zero) => (false, true),
+            Source::Buffered(Content::Trim) | Source::Hole => (true, true),
+        };
+        match statuses.last_mut() {
+            Some(last) if last.hole == hole && last.zero == zero => last.length_bytes += length_bytes,
+            _ => statuses.push(Status { length_bytes, hole, zero }),
+        }
+    });
+    statuses
+}
+
+/// The content of one block if memory or the map alone can say it.
+pub(crate) enum BlockSource {
+    Known(Bytes),
+    Stored(Location),
+}
+
+pub(crate) fn block(
+    overlay: &IntervalMap<Buffered>,
+    map: &ExtentMap,
+    block: lsvd_format::BlockIndex,
+) -> BlockSource {
+    static ZERO_BLOCK: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
+    match overlay.get(block) {
+        Some(Buffered { content: Content::Data(bytes), .. }) => BlockSource::Known(bytes),
+        Some(_) => BlockSource::Known(Bytes::from_static(&ZERO_BLOCK)),
+        None => match map.get(block) {
+            Some(Mapping::Stored(location)) => BlockSource::Stored(location),
+            Some(Mapping::Zero) | None => BlockSource::Known(Bytes::from_static(&ZERO_BLOCK)),
+        },
+    }
+}
+
+fn in_memory(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("it is in memory")
+}

@@ -1,0 +1,119 @@
+//! Replay: from the headers of a log to the map as of its durable point.
+//!
+//! Takes headers one by one, in the order of their numbers, and says which number comes next. Knows neither listing
+//! nor fetching. Invariants: epochs never fall; only a fence skips numbers; an object that breaks one is an error and
+//! never the end of the log (rule 4).
+
+use lsvd_format::log_object::{Entry, Header};
+use lsvd_format::{BLOCK_BYTES, Epoch, SequenceNumber, VolumeId};
+
+use crate::apply::apply;
+use crate::map::{ExtentMap, ObjectTable};
+
+/// The durable prefix as far as it was replayed.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    volume: VolumeId,
+    blocks: u64,
+    window: u64,
+    next: SequenceNumber,
+    last: Option<(SequenceNumber, Epoch)>,
+    objects_processed: u64,
+    map: ExtentMap,
+    objects: ObjectTable,
+}
+
+/// Why an object can not be part of this log. Nothing of it was applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ReplayError(String);
+
+impl Replay {
+    /// An empty volume whose log begins at `first`.
+    pub fn new(volume: VolumeId, size_bytes: u64, window: u64, first: SequenceNumber) -> Self {
+        Self {
+            volume,
+            blocks: size_bytes / BLOCK_BYTES,
+            window,
+            next: first,
+            last: None,
+            objects_processed: 0,
+            map: ExtentMap::default(),
+            objects: ObjectTable::default(),
+        }
+    }
+
+    /// The first number that was not replayed.
+    pub fn next_number(&self) -> SequenceNumber {
+        self.next
+    }
+
+    /// Number and epoch of the last object that was replayed.
+    pub fn last(&self) -> Option<(SequenceNumber, Epoch)> {
+        self.last
+    }
+
+    /// Objects replayed so far.
+    pub fn objects_processed(&self) -> u64 {
+        self.objects_processed
+    }
+
+    /// Takes in the next object: the one stored as number [`Replay::next_number`].
+    ///
+    /// # Errors
+    /// The object is not of this log, and the log can not be followed past it.
+    pub fn accept(&mut self, header: &Header) -> Result<(), ReplayError> {
+        self.check(header).map_err(ReplayError)?;
+        apply(&mut self.map, &mut self.objects, header);
+        self.last = Some((header.identity.number, header.identity.epoch));
+        self.next = match header.entries[..] {
+            [Entry::Fence { next }] => next,
+            _ => header.identity.number.next(),
+        };
+        self.objects_processed += 1;
+        Ok(())
+    }
+
+    fn check(&self, header: &Header) -> Result<(), String> {
+        let identity = header.identity;
+        if identity.volume != self.volume {
+            return Err(format!("it is of another volume, {}", identity.volume));
+        }
+        if identity.number != self.next {
+            return Err(format!("it says that it is number {}", identity.number));
+        }
+        if let Some((_, epoch)) = self.last
+            && identity.epoch < epoch
+        {
+            return Err(format!("its epoch {} is below epoch {epoch} before it", identity.epoch));
+        }
+        for entry in &header.entries {
+            match *entry {
+                Entry::Fence { next } => {
+                    let expected = identity.number.0.checked_add(self.window);
+                    if Some(next.0) != expected {
+                        return Err(format!(
+                            "its fence names {next} as the next, with a window of {}",
+                            self.window
+                        ));
+                    }
+                }
+                Entry::Data { extent }
+                | Entry::Zero { extent }
+                | Entry::Trim { extent }
+                | Entry::Relocation { extent, .. } => {
+                    if extent.end().0 > self.blocks {
+                        let end = extent.end();
+                        return Err(format!("it reaches block {end} of a volume of {} blocks", self.blocks));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The map, the objects that it points into, and the next number.
+    pub fn finish(self) -> (ExtentMap, ObjectTable, SequenceNumber) {
+        (self.map, self.objects, self.next)
+    }
+}

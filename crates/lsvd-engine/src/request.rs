@@ -1,0 +1,147 @@
+//! What goes into the engine and what comes out of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lsvd_format::log_object::Header;
+use lsvd_format::{BlockIndex, SequenceNumber};
+
+use crate::map::Location;
+
+/// Names a request between its submission and its completion. The caller chooses it, and never uses one twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// The time of an event, by the caller's clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Since any fixed moment; never goes back.
+    pub monotonic: Duration,
+    /// Milliseconds since 1970, only recorded.
+    pub unix_ms: u64,
+}
+
+/// What a client asks for. Ranges are in bytes, not empty, and within the volume: the caller has checked.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Write `data`, any alignment.
+    Write {
+        /// Where, in bytes.
+        offset_bytes: u64,
+        /// What.
+        data: Bytes,
+        /// Complete only when it is durable.
+        fua: bool,
+    },
+    /// Discard the whole blocks within the range.
+    Trim {
+        /// Where, in bytes.
+        offset_bytes: u64,
+        /// How much, in bytes.
+        length_bytes: u64,
+        /// Complete only when it is durable.
+        fua: bool,
+    },
+    /// Make the range read as zeroes, any alignment.
+    WriteZeroes {
+        /// Where, in bytes.
+        offset_bytes: u64,
+        /// How much, in bytes.
+        length_bytes: u64,
+        /// Whole blocks stay allocated.
+        keep_allocated: bool,
+        /// Complete only when it is durable.
+        fua: bool,
+    },
+    /// Complete when all that completed before is durable.
+    Flush,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A client asks.
+    Submit {
+        /// Its name.
+        id: RequestId,
+        /// What it asks for.
+        request: Request,
+    },
+    /// The block that [`Action::ReadBase`] asked for, or nothing if it can not be read.
+    BaseRead {
+        /// The request that needs it.
+        id: RequestId,
+        /// The block.
+        block: BlockIndex,
+        /// Its whole content.
+        base: Option<Bytes>,
+    },
+    /// The store holds this object for good.
+    Uploaded {
+        /// Its number.
+        number: SequenceNumber,
+    },
+    /// Somebody waits no longer for this request.
+    Cancel {
+        /// The request.
+        id: RequestId,
+    },
+    /// Another writer has the volume.
+    Fenced,
+    /// Time has passed.
+    Tick,
+}
+
+/// What the caller has to do.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Answer a request.
+    Complete {
+        /// The request.
+        id: RequestId,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// Read one block from the log and come back with [`Event::BaseRead`].
+    ReadBase {
+        /// The request that needs it.
+        id: RequestId,
+        /// The block.
+        block: BlockIndex,
+        /// Where it is stored.
+        location: Location,
+    },
+    /// Store this object under its number, and come back with [`Event::Uploaded`] when it is certain, however long
+    /// that takes.
+    Upload(Arc<SealedBatch>),
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As asked.
+    Done,
+    /// A block that it changes in part could not be read; it was not and will not be applied.
+    BaseUnreadable,
+    /// Given up. If it was `applied` it stays so, and is durable some time; otherwise it never will be applied.
+    Cancelled {
+        /// Whether it is in the order of writes.
+        applied: bool,
+    },
+    /// Another writer has the volume.
+    Fenced,
+}
+
+/// A log object that is ready to be encoded.
+#[derive(Debug)]
+pub struct SealedBatch {
+    /// Its header.
+    pub header: Header,
+    /// Its payload: whole blocks, in pieces.
+    pub payload: Vec<Bytes>,
+    /// Bytes of memory that it holds until it is durable.
+    pub held_bytes: u64,
+    /// A flush or FUA waits for it.
+    pub for_flush: bool,
+}
