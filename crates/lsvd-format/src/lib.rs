@@ -1,4 +1,11 @@
-//! Bytes to typed records and back: log objects of format 1 and 2, the superblock, names in the bucket.
+//! Bytes to typed records and back: log objects of format 1 and 2, the superblock, journal records, names in the
+//! bucket.
+//!
+//! - [`log_object`]: an object of format 2, its header and its frames; [`v1`]: one of format 1; [`decode_any`]:
+//!   whichever it is.
+//! - [`superblock`]: the root record of a volume. [`checkpoint`]: what will identify a stored extent map.
+//! - [`journal`]: the header of a record of the local journal.
+//! - [`names`]: which object is called what.
 //!
 //! Knows no I/O, no time and no async. Everything here is specified in `docs/format.md`, byte for byte; the two
 //! change together (`cargo xtask tidy` compares a hash). Decoders take arbitrary bytes: they never panic and never
@@ -6,6 +13,9 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
+mod any_header;
+pub mod checkpoint;
+pub mod journal;
 pub mod log_object;
 pub mod names;
 pub mod superblock;
@@ -13,6 +23,7 @@ mod units;
 pub mod v1;
 mod wire;
 
+pub use any_header::{AnyHeader, decode_any};
 pub use units::{
     BLOCK_BYTES, BLOCK_LEN, BlockCount, BlockIndex, BlockOrdinal, Epoch, Extent, IdentityError, JournalId,
     JournalPosition, NUMBER_MAX, ObjectIdentity, SequenceNumber, SuperblockNumber, VOLUME_BYTES_MAX,

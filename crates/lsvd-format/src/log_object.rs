@@ -4,19 +4,23 @@
 //! 1. `payload_blocks == sum of count over data and relocation entries`, and fits `u32`;
 //! 2. `object_bytes == header_bytes + payload_blocks × FRAME_BYTES`;
 //! 3. a fence stands alone: one entry, no payload, and its next number is above its own;
-//! 4. every extent holds a block and ends within [`VOLUME_BYTES_MAX`];
-//! 5. what [`Header::encode`] writes, [`Header::decode`] reads; both ask the same [`Header::check`].
+//! 4. every extent holds a block and ends within [`VOLUME_BYTES_MAX`](crate::VOLUME_BYTES_MAX);
+//! 5. what [`Header::encode`] writes, [`Header::decode`] reads; both ask the same `Header::check`.
 
+mod entry;
 mod frame;
 #[cfg(test)]
 mod tests;
 
+pub use entry::{Entry, Source};
 pub use frame::{FRAME_BYTES, FRAME_HEAD_BYTES, decode_frames, encode_frame, encode_frames, frames_range};
+
+use entry::ENTRY_LEN;
 
 use crate::wire::{array, len_bytes, put, u16_at, u32_at, u64_at};
 use crate::{
-    BLOCK_BYTES, BlockOrdinal, DecodeError, Epoch, Extent, JournalId, JournalPosition, NUMBER_MAX,
-    ObjectIdentity, SequenceNumber, VOLUME_BYTES_MAX, VolumeId, WriterId,
+    DecodeError, Epoch, JournalId, JournalPosition, NUMBER_MAX, ObjectIdentity, SequenceNumber, VolumeId,
+    WriterId,
 };
 
 /// Entries of one object at most.
@@ -33,8 +37,6 @@ const VERSION: u16 = 2;
 /// Frames of one block are the only ones that this version knows.
 const FRAME_BLOCKS: u16 = 1;
 const FIXED_LEN: usize = 192;
-const ENTRY_LEN: usize = 16;
-const RELOCATION_LEN: usize = 48;
 
 /// Offsets of the header's fields, in bytes from its start.
 mod at {
@@ -53,87 +55,6 @@ mod at {
     pub(super) const JOURNAL_RECORD: usize = 104;
     pub(super) const JOURNAL_ID: usize = 112;
     pub(super) const RESERVED_C: usize = 128;
-}
-
-mod kind {
-    pub(super) const DATA: u8 = 1;
-    pub(super) const ZERO: u8 = 2;
-    pub(super) const TRIM: u8 = 3;
-    pub(super) const RELOCATION: u8 = 4;
-    pub(super) const FENCE: u8 = 5;
-}
-
-/// One change of the volume, in the order in which it applies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
-    /// These blocks' data follow in the payload.
-    Data {
-        /// The blocks.
-        extent: Extent,
-    },
-    /// These blocks read as zeroes and stay allocated.
-    Zero {
-        /// The blocks.
-        extent: Extent,
-    },
-    /// These blocks were discarded and read as zeroes.
-    Trim {
-        /// The blocks.
-        extent: Extent,
-    },
-    /// These blocks' data follow in the payload, moved from `source`; applies to a block only if the map with all
-    /// lower numbers applied still points at its source.
-    Relocation {
-        /// The blocks.
-        extent: Extent,
-        /// Where the first of them was.
-        source: Source,
-    },
-    /// The log of the writers before ends here, and the next number is `next`.
-    Fence {
-        /// Number of the next object.
-        next: SequenceNumber,
-    },
-}
-
-impl Entry {
-    /// The blocks that the entry is about; none for a fence.
-    pub fn extent(&self) -> Option<Extent> {
-        match *self {
-            Self::Data { extent }
-            | Self::Zero { extent }
-            | Self::Trim { extent }
-            | Self::Relocation { extent, .. } => Some(extent),
-            Self::Fence { .. } => None,
-        }
-    }
-
-    /// Blocks of the payload that the entry takes.
-    pub fn payload_blocks(&self) -> u64 {
-        match *self {
-            Self::Data { extent } | Self::Relocation { extent, .. } => extent.count.0,
-            Self::Zero { .. } | Self::Trim { .. } | Self::Fence { .. } => 0,
-        }
-    }
-
-    /// Bytes of the entry in the header.
-    pub fn header_bytes(&self) -> u64 {
-        match self {
-            Self::Relocation { .. } => 48,
-            _ => 16,
-        }
-    }
-}
-
-/// Where a relocated run was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// The volume whose log holds it.
-    pub volume: VolumeId,
-    /// The object.
-    pub number: SequenceNumber,
-    /// The run's first block in the object's payload.
-    pub ordinal: BlockOrdinal,
 }
 
 /// What a log object says of itself.
@@ -201,7 +122,7 @@ impl Header {
             put(&mut header, at::JOURNAL_ID, &position.journal.0);
         }
         for entry in &self.entries {
-            encode_entry(entry, &mut header);
+            entry.encode(&mut header);
         }
         assert_eq!(header.len(), header_len, "the table is as long as its entries");
         let checksum = crc32c::crc32c(&header[at::VERSION..]);
@@ -262,9 +183,13 @@ impl Header {
         if self.entries.len() > ENTRIES_MAX {
             return broken(at::ENTRY_COUNT, format!("{} entries are too many", self.entries.len()));
         }
+        let fence = self.entries.iter().any(|entry| matches!(entry, Entry::Fence { .. }));
+        if fence && self.entries.len() != 1 {
+            return broken(FIXED_LEN, "a fence beside other entries".to_owned());
+        }
         let mut offset_bytes = HEADER_FIXED_BYTES;
         for entry in &self.entries {
-            if let Err(reason) = self.check_entry(entry) {
+            if let Err(reason) = entry.check(identity) {
                 return Err(Broken { offset_bytes, reason });
             }
             offset_bytes += entry.header_bytes();
@@ -274,60 +199,12 @@ impl Header {
         }
         Ok(())
     }
-
-    fn check_entry(&self, entry: &Entry) -> Result<(), String> {
-        if let Some(extent) = entry.extent() {
-            check_extent(extent)?;
-        }
-        match *entry {
-            Entry::Data { .. } | Entry::Zero { .. } | Entry::Trim { .. } => Ok(()),
-            Entry::Relocation { extent, source } => self.check_source(extent, source),
-            Entry::Fence { next } => self.check_fence(next),
-        }
-    }
-
-    fn check_source(&self, extent: Extent, source: Source) -> Result<(), String> {
-        if !(1..=NUMBER_MAX).contains(&source.number.0) {
-            return Err(format!("a relocation from number {}, which is out of range", source.number));
-        }
-        if source.volume == self.identity.volume && source.number >= self.identity.number {
-            return Err(format!("a relocation from object {}, which is not older", source.number));
-        }
-        if u64::from(source.ordinal.0) + extent.count.0 > u64::from(u32::MAX) {
-            return Err(format!("a relocation from ordinal {}, beyond any object's end", source.ordinal.0));
-        }
-        Ok(())
-    }
-
-    fn check_fence(&self, next: SequenceNumber) -> Result<(), String> {
-        if self.entries.len() != 1 {
-            return Err("a fence beside other entries".to_owned());
-        }
-        if next <= self.identity.number || next.0 > NUMBER_MAX {
-            return Err(format!("a fence whose next number is {next}"));
-        }
-        Ok(())
-    }
 }
 
 /// An invariant that does not hold, and the field that shows it.
 struct Broken {
     offset_bytes: u64,
     reason: String,
-}
-
-fn check_extent(extent: Extent) -> Result<(), String> {
-    let (start, count) = (extent.start.0, extent.count.0);
-    if count == 0 {
-        return Err("an entry of no blocks".to_owned());
-    }
-    if count > u64::from(u32::MAX) {
-        return Err(format!("an entry of {count} blocks, which does not fit"));
-    }
-    if start.checked_add(count).is_none_or(|end| end > VOLUME_BYTES_MAX / BLOCK_BYTES) {
-        return Err(format!("an entry for {count} blocks from block {start}, beyond any volume's end"));
-    }
-    Ok(())
 }
 
 /// Volume, epoch, number and writer as they stand in the header, and as they seed the frames' checksums.
@@ -419,7 +296,7 @@ fn decode_entries(header: &[u8]) -> Result<Vec<Entry>, DecodeError> {
     let mut entries = Vec::with_capacity(count);
     let mut offset = FIXED_LEN;
     for _ in 0..count {
-        let (entry, entry_len) = decode_entry(&header[offset..], offset as u64)?;
+        let (entry, entry_len) = Entry::decode(&header[offset..], offset as u64)?;
         entries.push(entry);
         offset += entry_len;
     }
@@ -427,60 +304,6 @@ fn decode_entries(header: &[u8]) -> Result<Vec<Entry>, DecodeError> {
         return Err(DecodeError::corrupt(offset as u64, "the header goes on after its last entry"));
     }
     Ok(entries)
-}
-
-/// The entry at the start of `table`, which lies at `offset_bytes` of the header, and its length.
-fn decode_entry(table: &[u8], offset_bytes: u64) -> Result<(Entry, usize), DecodeError> {
-    let past_end = || DecodeError::corrupt(offset_bytes, "an entry beyond the header's end");
-    let newer = |what: String| Err(DecodeError::Newer { what });
-    if table.len() < ENTRY_LEN {
-        return Err(past_end());
-    }
-    let (count, start) = (u64::from(u32_at(table, 4)), u64_at(table, 8));
-    let extent = Extent::new(start, count);
-    let (entry, entry_len) = match table[0] {
-        kind::DATA => (Entry::Data { extent }, ENTRY_LEN),
-        kind::ZERO => (Entry::Zero { extent }, ENTRY_LEN),
-        kind::TRIM => (Entry::Trim { extent }, ENTRY_LEN),
-        kind::FENCE if count != 0 => {
-            return Err(DecodeError::corrupt(offset_bytes, "a fence that counts blocks"));
-        }
-        kind::FENCE => (Entry::Fence { next: SequenceNumber(start) }, ENTRY_LEN),
-        kind::RELOCATION if table.len() < RELOCATION_LEN => return Err(past_end()),
-        kind::RELOCATION => {
-            let source = Source {
-                volume: VolumeId(array(table, 16)),
-                number: SequenceNumber(u64_at(table, 32)),
-                ordinal: BlockOrdinal(u32_at(table, 40)),
-            };
-            (Entry::Relocation { extent, source }, RELOCATION_LEN)
-        }
-        unknown => return newer(format!("a log object with an entry of kind {unknown}")),
-    };
-    let reserved_last = if entry_len == RELOCATION_LEN { u32_at(table, 44) } else { 0 };
-    if table[1..4] != [0; 3] || reserved_last != 0 {
-        return newer(format!("a log object with flags on the entry at byte {offset_bytes}"));
-    }
-    Ok((entry, entry_len))
-}
-
-fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
-    let (kind, count, start) = match *entry {
-        Entry::Data { extent } => (kind::DATA, extent.count.0, extent.start.0),
-        Entry::Zero { extent } => (kind::ZERO, extent.count.0, extent.start.0),
-        Entry::Trim { extent } => (kind::TRIM, extent.count.0, extent.start.0),
-        Entry::Relocation { extent, .. } => (kind::RELOCATION, extent.count.0, extent.start.0),
-        Entry::Fence { next } => (kind::FENCE, 0, next.0),
-    };
-    out.extend_from_slice(&[kind, 0, 0, 0]);
-    out.extend_from_slice(&narrow(count).to_le_bytes());
-    out.extend_from_slice(&start.to_le_bytes());
-    if let Entry::Relocation { source, .. } = entry {
-        out.extend_from_slice(&source.volume.0);
-        out.extend_from_slice(&source.number.0.to_le_bytes());
-        out.extend_from_slice(&source.ordinal.0.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
-    }
 }
 
 /// A count that [`Header::check`] has bounded.

@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::entry::{RELOCATION_LEN, kind};
 use super::*;
-use crate::{BLOCK_LEN, v1};
+use crate::{BLOCK_BYTES, BLOCK_LEN, BlockOrdinal, Extent, VOLUME_BYTES_MAX, v1};
 
 const BLOCKS_MAX: u64 = VOLUME_BYTES_MAX / BLOCK_BYTES;
 
