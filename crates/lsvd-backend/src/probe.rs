@@ -1,0 +1,189 @@
+//! What a store really does, whatever its documents say.
+//!
+//! Creates, races, lists, reads and removes a few objects of its own. Invariants: nothing that was there is touched
+//! (names hold a nonce); what it made it removes, also when it fails, as far as the store lets it.
+
+use futures::future::join_all;
+use object_store::PutPayload;
+
+use crate::bucket::{Bucket, Created};
+use crate::error::{Error, Verb};
+
+/// Creators that race for one name.
+const RACERS: usize = 4;
+
+/// Races that are run. A store that lets two win does so now and then, not always.
+const RACES: usize = 3;
+
+/// What a probe has found. All of it holds on a store that a volume can trust.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProbeReport {
+    /// A create-only PUT of a name that is taken is refused, and what is there stays.
+    pub create_only: bool,
+    /// Of several creators at once exactly one wins, and its bytes are there.
+    pub create_only_under_race: bool,
+    /// A LIST shows at once what was created and no more what was deleted, in order, and begins where it is told.
+    pub list_after_write: bool,
+    /// A ranged GET returns exactly its bytes, and a missing object is definitely not found.
+    pub range_reads: bool,
+    /// What was found wanting, for a person, one sentence each.
+    pub details: Vec<String>,
+}
+
+impl ProbeReport {
+    /// `Ok` if everything holds.
+    ///
+    /// # Errors
+    /// What does not hold, in a sentence. Where [`ProbeReport::reads_hold`], a volume may still be used by a single
+    /// writer whose owner vouches that there is no other.
+    pub fn verdict(&self) -> Result<(), String> {
+        let all = self.create_only && self.create_only_under_race && self.reads_hold();
+        if all { Ok(()) } else { Err(self.details.join("; ")) }
+    }
+
+    /// Whether listing and reading can be relied on: without that no volume can be on this store.
+    pub fn reads_hold(&self) -> bool {
+        self.list_after_write && self.range_reads
+    }
+
+    fn find(&mut self, holds: bool, detail: impl FnOnce() -> String) -> bool {
+        if !holds {
+            self.details.push(detail());
+        }
+        holds
+    }
+}
+
+impl Bucket {
+    /// Finds out what the store does, with about thirty requests for small objects below `folder`.
+    ///
+    /// `nonce` makes the names unique: no two probes may share it.
+    ///
+    /// # Errors
+    /// The store did not answer, or refused: nothing was found out. A store that answers wrongly is no error but a
+    /// report that says so.
+    pub async fn probe(&self, folder: &str, nonce: &str) -> Result<ProbeReport, Error> {
+        let probe = Probe { bucket: self, base: format!("{}/{nonce}", folder.trim_matches('/')) };
+        let result = probe.run().await;
+        probe.clean_up().await;
+        result
+    }
+}
+
+struct Probe<'a> {
+    bucket: &'a Bucket,
+    base: String,
+}
+
+impl Probe<'_> {
+    fn plain(&self) -> String {
+        format!("{}/a", self.base)
+    }
+
+    fn race(&self, race: usize) -> String {
+        format!("{}/race-{race}", self.base)
+    }
+
+    async fn run(&self) -> Result<ProbeReport, Error> {
+        let mut report = ProbeReport::default();
+        report.create_only = self.create_only(&mut report).await?;
+        report.create_only_under_race = report.create_only && self.races(&mut report).await?;
+        report.range_reads = self.range_reads(&mut report).await?;
+        report.list_after_write = self.lists(&mut report).await?;
+        Ok(report)
+    }
+
+    /// The bytes that are stored, whole.
+    async fn stored(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.bucket.read_head(name, 4096).await?.map(|head| head.bytes.to_vec()))
+    }
+
+    async fn create_only(&self, report: &mut ProbeReport) -> Result<bool, Error> {
+        let name = self.plain();
+        // "Exists" here is this very PUT, retried after a lost answer.
+        self.bucket.create(&name, PutPayload::from_static(b"the first bytes")).await?;
+        let stored = self.stored(&name).await?;
+        if !report.find(stored.as_deref() == Some(b"the first bytes"), || {
+            "an object that was just created does not read back".to_owned()
+        }) {
+            return Ok(false);
+        }
+        let again = self.bucket.create(&name, PutPayload::from_static(b"second")).await?;
+        let kept = self.stored(&name).await?.as_deref() == Some(b"the first bytes");
+        let holds = again == Created::Exists && kept;
+        Ok(report.find(holds, || {
+            let what = if kept { "is answered as done" } else { "overwrites" };
+            format!("a create-only PUT (If-None-Match: *) of a name that is taken {what}")
+        }))
+    }
+
+    async fn races(&self, report: &mut ProbeReport) -> Result<bool, Error> {
+        for race in 0..RACES {
+            let name = self.race(race);
+            let creators = (0..RACERS).map(|racer| {
+                let name = &name;
+                async move { self.bucket.create(name, racer_bytes(racer).into()).await }
+            });
+            let outcomes: Vec<Created> = join_all(creators).await.into_iter().collect::<Result<_, _>>()?;
+            let winners: Vec<usize> = (0..RACERS).filter(|&racer| outcomes[racer] == Created::Done).collect();
+            let stored = self.stored(&name).await?;
+            let holds = match winners[..] {
+                [winner] => stored == Some(racer_bytes(winner)),
+                // The winner's answer was lost and its retry found the object: any racer's bytes will do.
+                [] => (0..RACERS).any(|racer| stored == Some(racer_bytes(racer))),
+                _ => false,
+            };
+            if !report.find(holds, || match winners.len() {
+                0 | 1 => "after a race of creators another's bytes are stored than the winner's".to_owned(),
+                n => format!("{n} of {RACERS} creators of one name at once were all told that they won"),
+            }) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn range_reads(&self, report: &mut ProbeReport) -> Result<bool, Error> {
+        let read = match self.bucket.read_range(&self.plain(), 4..9).await {
+            Ok(read) => read.as_deref() == Some(b"first"),
+            Err(Error::Corrupt { .. } | Error::Misconfigured { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        let exact = report.find(read, || "a ranged GET does not return exactly its bytes".to_owned());
+        let missing = self.stored(&format!("{}/missing", self.base)).await?.is_none();
+        Ok(report.find(missing, || "an object that never was is found".to_owned()) && exact)
+    }
+
+    async fn lists(&self, report: &mut ProbeReport) -> Result<bool, Error> {
+        let names =
+            |listed: Vec<crate::bucket::Listed>| listed.into_iter().map(|l| l.name).collect::<Vec<_>>();
+        let second = format!("{}/b", self.base);
+        self.bucket.create(&second, PutPayload::from_static(b"b")).await?;
+        let listed = names(self.bucket.list(&self.base, None).await?);
+        let expected = |name: &String| *name == self.plain() || *name == second;
+        let plain: Vec<String> = listed.into_iter().filter(expected).collect();
+        let after = names(self.bucket.list(&self.base, Some(&self.plain())).await?);
+        let begins = after.contains(&second) && !after.contains(&self.plain());
+        let complete = report.find(plain == [self.plain(), second.clone()] && begins, || {
+            "a LIST does not show what was just created, or not from where it was told".to_owned()
+        });
+        self.bucket.delete(&second).await?;
+        let after = names(self.bucket.list(&self.base, Some(&self.plain())).await?);
+        let gone = !after.contains(&second) && self.stored(&second).await?.is_none();
+        Ok(report.find(gone, || "an object that was just deleted is still there".to_owned()) && complete)
+    }
+
+    /// What stays behind does no harm: it is no part of any volume.
+    async fn clean_up(&self) {
+        let mut names: Vec<String> = (0..RACES).map(|race| self.race(race)).collect();
+        names.extend([self.plain(), format!("{}/b", self.base)]);
+        let removed = join_all(names.iter().map(|name| self.bucket.delete(name))).await;
+        if let Some(error) = removed.into_iter().find_map(Result::err) {
+            tracing::debug!(%error, verb = %Verb::Delete, folder = %self.base, "the probe left something behind");
+        }
+    }
+}
+
+fn racer_bytes(racer: usize) -> Vec<u8> {
+    format!("bytes of racer {racer}").into_bytes()
+}

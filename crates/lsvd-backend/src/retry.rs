@@ -1,0 +1,185 @@
+//! When to try again, and when to give up.
+//!
+//! Knows no stores: it is handed failures that are already sorted. Uses tokio's clock only, so that a paused clock
+//! drives it, and draws jitter from a seeded sequence, so that a simulated world repeats. Invariants: every attempt
+//! ends within `attempt_timeout`; no attempt begins after `total_limit`; only [`FailureKind::Unavailable`] is tried
+//! again.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::classify::{Answer, Failure, FailureKind};
+use crate::error::{Error, Site};
+
+/// How long to wait for a store, and how often to ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// The longest that one request may take, its body included. Default 30 s: an 8 MiB object still passes over a
+    /// line of 2.3 Mbit/s, and a store that has not answered by then usually never does.
+    pub attempt_timeout: Duration,
+    /// The longest that an operation may take, all its attempts and pauses together. A listing has it anew whenever
+    /// it gets further. Default 120 s: most stores are back after a restart or a failover by then, and it is well
+    /// below the time after which administrators and hung-task watchdogs lose their patience.
+    pub total_limit: Duration,
+    /// The pause after the first failure, before jitter; each following one is twice as long. Default 100 ms: about
+    /// one request's time, so that a single dropped connection costs little.
+    pub backoff_first: Duration,
+    /// The longest pause before jitter. Default 5 s: service resumes that soon after the store is back.
+    pub backoff_max: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        RetryPolicy {
+            attempt_timeout: Duration::from_secs(30),
+            total_limit: Duration::from_secs(120),
+            backoff_first: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A sequence of pseudo-random numbers, shared by the clones of a bucket. Spreads retries; nothing secret hangs on it.
+#[derive(Debug)]
+pub(crate) struct Jitter(AtomicU64);
+
+impl Jitter {
+    pub(crate) fn new(seed: u64) -> Self {
+        Jitter(AtomicU64::new(seed))
+    }
+
+    /// A seed that differs from host to host, so that those who lost the same store do not come back in step.
+    pub(crate) fn ambient() -> Self {
+        // Without randomness the retries are merely in step, which is no reason to fail.
+        Jitter::new(getrandom::u64().unwrap_or(0))
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+    fn next(&self) -> u64 {
+        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self.0.fetch_add(GOLDEN, Ordering::Relaxed).wrapping_add(GOLDEN);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Between half of the pause and the whole of it.
+    fn spread(&self, pause: Duration) -> Duration {
+        let half = pause / 2;
+        let half_nanos = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
+        half + Duration::from_nanos(self.next() % half_nanos.saturating_add(1))
+    }
+}
+
+/// The attempts at one operation.
+pub(crate) struct Attempts<'a> {
+    policy: RetryPolicy,
+    jitter: &'a Jitter,
+    at: Site,
+    started: Instant,
+    /// Since when the total limit runs: the start, or the last progress.
+    limited_since: Instant,
+    made: u32,
+    pause_next: Duration,
+}
+
+impl<'a> Attempts<'a> {
+    pub(crate) fn new(policy: RetryPolicy, jitter: &'a Jitter, at: Site) -> Self {
+        let now = Instant::now();
+        Attempts {
+            policy,
+            jitter,
+            at,
+            started: now,
+            limited_since: now,
+            made: 0,
+            pause_next: policy.backoff_first.min(policy.backoff_max),
+        }
+    }
+
+    /// Waits for a request, but not longer than one attempt may take.
+    ///
+    /// When time is up the request is dropped; the store may carry it out all the same.
+    pub(crate) async fn one<T>(
+        &mut self,
+        request: impl Future<Output = Result<T, Answer>>,
+    ) -> Result<T, Answer> {
+        self.made += 1;
+        self.within(request).await
+    }
+
+    /// As [`Attempts::one`], for a further piece of the same attempt.
+    pub(crate) async fn within<T>(
+        &self,
+        request: impl Future<Output = Result<T, Answer>>,
+    ) -> Result<T, Answer> {
+        let left = self.policy.total_limit.saturating_sub(self.limited_since.elapsed());
+        let limit = self.policy.attempt_timeout.min(left);
+        match timeout(limit, request).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let detail = format!("no answer within {:.1} s", limit.as_secs_f64());
+                Err(Answer::Failed(Failure::new(FailureKind::Unavailable, detail)))
+            }
+        }
+    }
+
+    /// Counts the total limit and the pauses from now on: the operation got further.
+    pub(crate) fn progress(&mut self) {
+        self.limited_since = Instant::now();
+        self.pause_next = self.policy.backoff_first.min(self.policy.backoff_max);
+    }
+
+    /// Pauses before the next attempt.
+    ///
+    /// # Errors
+    /// The failure, where trying again does not help or there is no time left for it.
+    pub(crate) async fn again(&mut self, failure: Failure) -> Result<(), Error> {
+        if failure.kind != FailureKind::Unavailable {
+            return Err(failure.into_error(self.at.clone()));
+        }
+        let pause = self.jitter.spread(self.pause_next);
+        if self.limited_since.elapsed() + pause >= self.policy.total_limit {
+            return Err(self.give_up(failure));
+        }
+        tracing::debug!(
+            at = %self.at, attempt = self.made, pause_ms = pause.as_millis(), reason = %failure.detail,
+            "the store did not answer as it should; trying again"
+        );
+        self.pause_next = self.pause_next.saturating_mul(2).min(self.policy.backoff_max);
+        sleep(pause).await;
+        Ok(())
+    }
+
+    fn give_up(&self, failure: Failure) -> Error {
+        let elapsed_s = self.started.elapsed().as_secs_f64();
+        let detail = format!("{}; gave up after {} attempts in {elapsed_s:.1} s", failure.detail, self.made);
+        Failure::new(failure.kind, detail).into_error(self.at.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_repeats_for_a_seed_and_stays_in_its_half() {
+        let draw = |seed| {
+            let jitter = Jitter::new(seed);
+            (0..100).map(|_| jitter.spread(Duration::from_millis(100))).collect::<Vec<_>>()
+        };
+        assert_eq!(draw(7), draw(7));
+        assert_ne!(draw(7), draw(8));
+        assert!(draw(7).iter().all(|d| (50..=100).contains(&d.as_millis())));
+        assert!(draw(7).iter().min() < draw(7).iter().max());
+    }
+
+    #[test]
+    fn the_jitter_of_no_pause_is_no_pause() {
+        assert_eq!(Jitter::new(1).spread(Duration::ZERO), Duration::ZERO);
+        assert!(Jitter::new(1).spread(Duration::MAX) >= Duration::MAX / 2);
+    }
+}
