@@ -130,8 +130,8 @@ impl Engine {
 
     /// When an [`Event::Tick`] is due, if nothing happens before: the open batch's age.
     pub fn next_deadline(&self) -> Option<Duration> {
-        // With the window full only a finished upload helps, and that is an event.
-        let opened_at = self.open.opened_at.filter(|_| self.sealed.len() < self.window());
+        // With the window full only a finished upload helps, and that is an event; a fenced engine seals no more.
+        let opened_at = self.open.opened_at.filter(|_| !self.fenced && self.sealed.len() < self.window());
         opened_at.map(|opened_at| opened_at + self.config.batch_age_max)
     }
 

@@ -19,6 +19,7 @@ pub struct Replay {
     next: SequenceNumber,
     last: Option<(SequenceNumber, Epoch)>,
     objects_processed: u64,
+    skipped: Vec<(SequenceNumber, SequenceNumber)>,
     map: ExtentMap,
     objects: ObjectTable,
 }
@@ -38,6 +39,7 @@ impl Replay {
             next: first,
             last: None,
             objects_processed: 0,
+            skipped: Vec::new(),
             map: ExtentMap::default(),
             objects: ObjectTable::default(),
         }
@@ -58,6 +60,11 @@ impl Replay {
         self.objects_processed
     }
 
+    /// Whether a fence that was replayed skips this number: then no object under it is or will be part of the log.
+    pub fn skips(&self, number: SequenceNumber) -> bool {
+        self.skipped.iter().any(|(fence, next)| *fence < number && number < *next)
+    }
+
     /// Takes in the next object: the one stored as number [`Replay::next_number`].
     ///
     /// # Errors
@@ -67,7 +74,10 @@ impl Replay {
         apply(&mut self.map, &mut self.objects, header);
         self.last = Some((header.identity.number, header.identity.epoch));
         self.next = match header.entries[..] {
-            [Entry::Fence { next }] => next,
+            [Entry::Fence { next }] => {
+                self.skipped.push((header.identity.number, next));
+                next
+            }
             _ => header.identity.number.next(),
         };
         self.objects_processed += 1;

@@ -2,13 +2,45 @@
 //!
 //! Drives the engine against a bucket: take-over, fence and recovery at opening, uploads, fetches and a cache of
 //! verified chunks while it is open. Knows no NBD, no command line and no environment variables.
+//!
+//! ```
+//! use lsvd_backend::{Bucket, BucketUrl, StoreOptions};
+//! use lsvd_volume::{CreateOptions, OpenOptions, Piece, Volume, create};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let url: BucketUrl = "memory://example/db1".parse()?;
+//! let bucket = Bucket::open(&url, &StoreOptions::default())?;
+//! create(&bucket, &CreateOptions::new(1 << 30)).await?;
+//!
+//! let volume = Volume::open(bucket.clone(), OpenOptions::default()).await?;
+//! volume.write(8192, "hello".into(), false).await?; // any alignment; accepted
+//! volume.flush().await?; // durable: the bucket holds it
+//! drop(volume); // without closing: as safe as a crash
+//!
+//! let volume = Volume::open(bucket, OpenOptions::default()).await?;
+//! let pieces = volume.read(8192, 5).await?;
+//! assert_eq!(pieces, [Piece::Data("hello".into())]);
+//! volume.close().await?; // drains, flushes, and says so in the bucket
+//! # Ok(())
+//! # }
+//! ```
 
+mod cache;
+mod core;
 mod error;
+mod fetch;
+mod guarantees;
 mod options;
+mod recovery;
+mod root;
+mod store;
+mod takeover;
+mod tasks;
+mod upload;
 mod volume;
 
 pub use error::Error;
 pub use options::{CreateOptions, Environment, OpenOptions};
-pub use volume::{
-    Created, ExtentStatus, Piece, Recovery, Stats, Volume, VolumeDescription, VolumeInfo, create, inspect, list,
-};
+pub use root::{Created, VolumeInfo, create, inspect, list};
+pub use volume::{ExtentStatus, Piece, Recovery, Stats, Volume, VolumeDescription};

@@ -1,50 +1,27 @@
-//! An open volume.
+//! An open volume: the gate that every request passes, and its opening and closing.
+//!
+//! Behind the gate a range is not empty and lies within the volume, and a mutation may be made. Knows no order of
+//! writes and no objects.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use lsvd_backend::Bucket;
-use lsvd_format::{Epoch, SequenceNumber, SuperblockNumber, VolumeId, WriterId};
+use lsvd_engine::{Config, Engine, Replay, Request};
+use lsvd_format::superblock::Superblock;
+use lsvd_format::{BLOCK_BYTES, Epoch, SequenceNumber, SuperblockNumber, VolumeId, WriterId};
 
-use crate::{CreateOptions, Error, OpenOptions};
-
-/// What was created.
-#[derive(Clone, Debug)]
-pub struct Created {
-    /// The new volume's identity.
-    pub volume_id: VolumeId,
-    /// What the store promises, for a person.
-    pub guarantees: Vec<String>,
-}
-
-/// What a volume is, as its objects say; nothing is written to find out.
-#[derive(Clone, Debug)]
-pub struct VolumeInfo {
-    /// The volume.
-    pub volume_id: VolumeId,
-    /// Size in bytes.
-    pub size_bytes: u64,
-    /// Number of the superblock version that counts.
-    pub superblock: SuperblockNumber,
-    /// Epoch of its last writer.
-    pub epoch: Epoch,
-    /// Its last writer.
-    pub writer_id: WriterId,
-    /// The window: see [`CreateOptions::window`].
-    pub window: u64,
-    /// Single writer by the user's word.
-    pub unsafe_single_writer: bool,
-    /// Closed cleanly, and not opened since.
-    pub closed_cleanly: bool,
-    /// Last number of the gapless log, if it holds an object.
-    pub durable_number: Option<SequenceNumber>,
-    /// Objects in the log.
-    pub log_objects: u64,
-    /// Bytes of the log's objects.
-    pub log_bytes: u64,
-    /// When the superblock version that counts was written, by its writer's clock, in milliseconds since 1970.
-    pub written_unix_ms: u64,
-}
+use crate::core::{Core, Parts};
+use crate::fetch::Fetcher;
+use crate::guarantees::check_guarantees;
+use crate::recovery::{Recovered, recover};
+use crate::root::newest_readable;
+use crate::store::{Put, VolumeStore};
+use crate::takeover::{TakenOver, take_over, written_by};
+use crate::tasks::Tasks;
+use crate::{Error, OpenOptions};
 
 /// What recovery did when the volume was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,37 +96,34 @@ pub struct Stats {
     pub durable_number: u64,
 }
 
-/// Creates a volume on `bucket`, whose prefix is the volume's own.
-///
-/// # Errors
-/// [`Error::Exists`] if there is one, [`Error::UnsafeStore`] if the store does not hold create-only PUT.
-pub async fn create(bucket: &Bucket, options: &CreateOptions) -> Result<Created, Error> {
-    let _ = (bucket, options);
-    todo!()
-}
-
-/// Reads what the volume on `bucket` is, writing nothing.
-///
-/// # Errors
-/// [`Error::NotFound`] if there is none.
-pub async fn inspect(bucket: &Bucket) -> Result<VolumeInfo, Error> {
-    let _ = bucket;
-    todo!()
-}
-
-/// Names of the volumes right below `bucket`'s prefix, sorted.
-///
-/// # Errors
-/// The store's.
-pub async fn list(bucket: &Bucket) -> Result<Vec<String>, Error> {
-    let _ = bucket;
-    todo!()
-}
-
 /// An open volume; clones are handles of the same one. Dropping the last handle without [`Volume::close`] is as safe
 /// as a crash: what was flushed is there, what was not may be.
 #[derive(Clone, Debug)]
-pub struct Volume {}
+pub struct Volume {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    core: Arc<Core>,
+    tasks: Tasks,
+    description: VolumeDescription,
+    superblock_number: SuperblockNumber,
+    superblock: Superblock,
+    environment: crate::Environment,
+    closing: AtomicBool,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.description.fmt(f)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
 
 impl Volume {
     /// Opens for writing: takes the volume over from whoever had it, and recovers it.
@@ -157,8 +131,12 @@ impl Volume {
     /// # Errors
     /// [`Error::Fenced`] if yet another writer took it over meanwhile; [`Error::Corrupt`] names the object.
     pub async fn open(bucket: Bucket, options: OpenOptions) -> Result<Self, Error> {
-        let _ = (bucket, options);
-        todo!()
+        check_options(&options)?;
+        let store = VolumeStore::new(bucket);
+        check_guarantees(&store, &options).await?;
+        let TakenOver { number, superblock, replay, recovery } =
+            take_over(&store, &options.environment).await?;
+        Ok(Self::start(store, options, number, superblock, replay, recovery, false))
     }
 
     /// Opens for reading as of now: writes nothing, fences nobody. Opens what is whole of a damaged log, with a warning.
@@ -166,18 +144,120 @@ impl Volume {
     /// # Errors
     /// [`Error::NotFound`], or the store's.
     pub async fn open_read_only(bucket: Bucket, options: OpenOptions) -> Result<Self, Error> {
-        let _ = (bucket, options);
-        todo!()
+        check_options(&options)?;
+        let store = VolumeStore::new(bucket);
+        let (number, superblock) = newest_readable(&store, true).await?;
+        let Recovered { replay, strays, damage } = recover(&store, &superblock, true).await?;
+        if let Some(damage) = damage {
+            let next = replay.next_number();
+            tracing::warn!("{damage}; opened read-only as of the object before number {next}");
+        }
+        let beyond = strays.iter().filter(|number| **number > replay.next_number()).count();
+        if beyond > 0 {
+            tracing::warn!(volume = %store.label(), "{beyond} objects lie beyond the durable point and are ignored");
+        }
+        let durable_number = replay.last().map_or(SequenceNumber(0), |(number, _)| number);
+        let recovery =
+            Recovery { objects_processed: replay.objects_processed(), objects_archived: 0, durable_number };
+        Ok(Self::start(store, options, number, superblock, replay, recovery, true))
+    }
+
+    fn start(
+        store: VolumeStore,
+        options: OpenOptions,
+        superblock_number: SuperblockNumber,
+        superblock: Superblock,
+        replay: Replay,
+        recovery: Recovery,
+        read_only: bool,
+    ) -> Self {
+        let (map, objects, next_number) = replay.finish();
+        let config = Config {
+            volume: superblock.volume_id,
+            epoch: superblock.epoch,
+            writer: superblock.writer_id,
+            window: superblock.window,
+            batch_bytes_max: options.batch_bytes_max,
+            batch_age_max: options.batch_age_max,
+            buffer_bytes_max: options.buffer_bytes_max,
+            uploads_max: options.uploads_max,
+            flush_uploads_max: options.flush_uploads_max,
+        };
+        let tasks = Tasks::new();
+        let fetcher =
+            Fetcher::new(store.clone(), options.cache_bytes_max, options.fetches_max, tasks.clone());
+        let description = VolumeDescription {
+            volume_id: superblock.volume_id,
+            size_bytes: superblock.size_bytes,
+            epoch: superblock.epoch,
+            writer_id: superblock.writer_id,
+            read_only,
+            recovery,
+        };
+        let core = Core::start(Parts {
+            engine: Engine::new(config, map, objects, next_number),
+            store,
+            fetcher: Arc::new(fetcher),
+            tasks: tasks.clone(),
+            environment: options.environment.clone(),
+            fence_check_above: (!read_only).then_some(superblock_number),
+            io_timeout: options.io_timeout,
+        });
+        let environment = options.environment;
+        let closing = AtomicBool::new(false);
+        Self {
+            inner: Arc::new(Inner {
+                core,
+                tasks,
+                description,
+                superblock_number,
+                superblock,
+                environment,
+                closing,
+            }),
+        }
     }
 
     /// What was opened.
     pub fn description(&self) -> &VolumeDescription {
-        todo!()
+        &self.inner.description
     }
 
     /// What it has done so far and holds now.
     pub fn stats(&self) -> Stats {
-        todo!()
+        self.inner.core.stats()
+    }
+
+    /// The gate: whether a range lies within the volume and holds anything.
+    fn gate(&self, offset_bytes: u64, length_bytes: u64) -> Result<bool, Error> {
+        self.check_open()?;
+        let size_bytes = self.inner.description.size_bytes;
+        match offset_bytes.checked_add(length_bytes) {
+            Some(end) if end <= size_bytes => Ok(length_bytes > 0),
+            _ => Err(Error::Invalid(format!(
+                "{length_bytes} bytes at byte {offset_bytes} reach beyond the volume's end at {size_bytes}"
+            ))),
+        }
+    }
+
+    fn gate_mutation(&self, offset_bytes: u64, length_bytes: u64) -> Result<bool, Error> {
+        let holds = self.gate(offset_bytes, length_bytes)?;
+        if self.inner.description.read_only {
+            return Err(Error::ReadOnly { volume: self.label() });
+        }
+        Ok(holds)
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        self.inner.core.check_ended()?;
+        if self.inner.closing.load(Ordering::Acquire) {
+            return Err(Error::Closed { volume: self.label() });
+        }
+        Ok(())
+    }
+
+    fn label(&self) -> Arc<str> {
+        self.inner.core.store().label()
     }
 
     /// Reads `length_bytes` from `offset_bytes`, any alignment. The pieces' lengths sum to it.
@@ -185,18 +265,23 @@ impl Volume {
     /// # Errors
     /// [`Error::Corrupt`] if what came back fails verification; [`Error::TimedOut`] if the store is away.
     pub async fn read(&self, offset_bytes: u64, length_bytes: u64) -> Result<Vec<Piece>, Error> {
-        let _ = (offset_bytes, length_bytes);
-        todo!()
+        if !self.gate(offset_bytes, length_bytes)? {
+            return Ok(Vec::new());
+        }
+        self.inner.core.read(offset_bytes, length_bytes).await
     }
 
     /// Writes `data` at `offset_bytes`, any alignment. Accepted when it returns; durable after a flush, or at once with
     /// `fua`.
     ///
     /// # Errors
-    /// After an error without `fua` the write was not and will not be applied.
+    /// After an error without `fua` the write was not and will not be applied. With `fua` it may be applied, but is not
+    /// known to be durable.
     pub async fn write(&self, offset_bytes: u64, data: Bytes, fua: bool) -> Result<(), Error> {
-        let _ = (offset_bytes, data, fua);
-        todo!()
+        if !self.gate_mutation(offset_bytes, data.len() as u64)? {
+            return Ok(());
+        }
+        self.inner.core.request(Request::Write { offset_bytes, data, fua }).await
     }
 
     /// Discards the whole blocks within the range: they read as zeroes.
@@ -204,8 +289,10 @@ impl Volume {
     /// # Errors
     /// As for [`Volume::write`].
     pub async fn trim(&self, offset_bytes: u64, length_bytes: u64, fua: bool) -> Result<(), Error> {
-        let _ = (offset_bytes, length_bytes, fua);
-        todo!()
+        if !self.gate_mutation(offset_bytes, length_bytes)? {
+            return Ok(());
+        }
+        self.inner.core.request(Request::Trim { offset_bytes, length_bytes, fua }).await
     }
 
     /// Makes the range read as zeroes; its whole blocks stay allocated if `keep_allocated`.
@@ -219,8 +306,11 @@ impl Volume {
         keep_allocated: bool,
         fua: bool,
     ) -> Result<(), Error> {
-        let _ = (offset_bytes, length_bytes, keep_allocated, fua);
-        todo!()
+        if !self.gate_mutation(offset_bytes, length_bytes)? {
+            return Ok(());
+        }
+        let request = Request::WriteZeroes { offset_bytes, length_bytes, keep_allocated, fua };
+        self.inner.core.request(request).await
     }
 
     /// Returns when every write that had completed before the call is in the store.
@@ -228,7 +318,11 @@ impl Volume {
     /// # Errors
     /// [`Error::TimedOut`] promises nothing but takes nothing back: flush again.
     pub async fn flush(&self) -> Result<(), Error> {
-        todo!()
+        self.check_open()?;
+        if self.inner.description.read_only {
+            return Ok(());
+        }
+        self.inner.core.request(Request::Flush).await
     }
 
     /// What is allocated and what reads as zeroes, from memory alone. Lengths sum to `length_bytes`.
@@ -236,20 +330,69 @@ impl Volume {
     /// # Errors
     /// If the range is beyond the volume, or the volume was closed or fenced.
     pub fn block_status(&self, offset_bytes: u64, length_bytes: u64) -> Result<Vec<ExtentStatus>, Error> {
-        let _ = (offset_bytes, length_bytes);
-        todo!()
+        if !self.gate(offset_bytes, length_bytes)? {
+            return Ok(Vec::new());
+        }
+        self.inner.core.block_status(offset_bytes, length_bytes)
     }
 
     /// Drains, flushes and marks the volume as closed cleanly. Later requests fail with [`Error::Closed`].
     ///
     /// # Errors
-    /// What kept it from being clean; what was flushed before is safe all the same.
+    /// What kept it from being clean: close again, or drop it, which is as safe as a crash. What was flushed before is
+    /// safe all the same.
     pub async fn close(&self) -> Result<(), Error> {
-        todo!()
+        let inner = &self.inner;
+        inner.closing.store(true, Ordering::Release);
+        match inner.core.check_ended() {
+            Err(Error::Closed { .. }) => return Ok(()),
+            ended => ended?,
+        }
+        if !inner.description.read_only {
+            inner.core.request(Request::Flush).await?;
+            let closed = Superblock {
+                closed_at: Some(SequenceNumber(inner.core.stats().durable_number)),
+                written_unix_ms: (inner.environment.now_unix_ms)(),
+                written_by: written_by(),
+                ..inner.superblock.clone()
+            };
+            let number = inner.superblock_number.next();
+            if let Put::Theirs(theirs) = inner.core.store().put_superblock(number, &closed).await? {
+                let error = Error::Fenced { volume: self.label(), epoch: Some(theirs.epoch) };
+                inner.core.end(error.clone());
+                return Err(error);
+            }
+        }
+        inner.core.end(Error::Closed { volume: self.label() });
+        Ok(())
     }
 
     /// Resolves when the volume can serve no more by itself: fenced. Pending while it is well.
     pub fn ended(&self) -> impl Future<Output = Error> + Send + 'static {
-        std::future::pending()
+        let mut ended = self.inner.core.ended();
+        async move {
+            match ended.wait_for(Option::is_some).await.map(|ended| ended.clone()) {
+                Ok(Some(error)) => error,
+                // The volume was dropped: nobody is left to be told.
+                Ok(None) | Err(_) => std::future::pending().await,
+            }
+        }
     }
+}
+
+fn check_options(options: &OpenOptions) -> Result<(), Error> {
+    let invalid = |what: &str| Err(Error::Invalid(what.to_owned()));
+    if options.batch_bytes_max < BLOCK_BYTES || options.batch_bytes_max > 1 << 30 {
+        return invalid("a batch holds 4 KiB to 1 GiB");
+    }
+    if options.buffer_bytes_max < options.batch_bytes_max {
+        return invalid("the write buffer must hold at least one batch");
+    }
+    if options.uploads_max == 0 || options.flush_uploads_max == 0 || options.fetches_max == 0 {
+        return invalid("uploads and fetches at once must be at least 1");
+    }
+    if options.io_timeout.is_zero() || options.batch_age_max.is_zero() {
+        return invalid("the I/O timeout and the batch age must be above 0");
+    }
+    Ok(())
 }

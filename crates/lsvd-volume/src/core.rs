@@ -1,0 +1,398 @@
+//! The rim of the engine: hands it what happens, does what it asks for, and wakes who waits.
+//!
+//! One lock around the engine, held for its own steps only, never over I/O or copies of payloads. Knows no order of
+//! writes: the engine does.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use lsvd_engine::{Action, Engine, Event, Now, Outcome, PlanPiece, Request, RequestId};
+use lsvd_format::SuperblockNumber;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::fetch::Fetcher;
+use crate::store::VolumeStore;
+use crate::tasks::Tasks;
+use crate::upload::upload;
+use crate::volume::{ExtentStatus, Piece, Stats};
+use crate::{Environment, Error};
+
+/// How long a client's requests are served before somebody looks for a newer writer again, when no upload of this one
+/// has shown it. A listing each half minute of activity costs about 5 US dollars a year at S3's prices of 2026.
+const FENCE_CHECK_EVERY: Duration = Duration::from_secs(30);
+
+/// What is behind the lock.
+struct State {
+    engine: Engine,
+    next_id: u64,
+    waiters: BTreeMap<RequestId, oneshot::Sender<Outcome>>,
+    /// Why blocks that are changed in part could not be read, until their request is answered.
+    base_errors: BTreeMap<RequestId, Error>,
+    upload_error: Option<Error>,
+    deadline: Option<Duration>,
+    fence_checked: Duration,
+}
+
+pub(crate) struct Core {
+    state: Mutex<State>,
+    store: VolumeStore,
+    fetcher: Arc<Fetcher>,
+    tasks: Tasks,
+    environment: Environment,
+    /// A writer looks for superblock versions above this, its own; a reader does not look.
+    fence_check_above: Option<SuperblockNumber>,
+    opened_at: Instant,
+    io_timeout: Duration,
+    deadline_changed: Notify,
+    ended: watch::Sender<Option<Error>>,
+    objects_written: AtomicU64,
+    bytes_written: AtomicU64,
+}
+
+/// What a core is made of.
+pub(crate) struct Parts {
+    pub(crate) engine: Engine,
+    pub(crate) store: VolumeStore,
+    pub(crate) fetcher: Arc<Fetcher>,
+    pub(crate) tasks: Tasks,
+    pub(crate) environment: Environment,
+    pub(crate) fence_check_above: Option<SuperblockNumber>,
+    pub(crate) io_timeout: Duration,
+}
+
+impl Core {
+    /// Puts the parts together and starts the clock of the batches' ages.
+    pub(crate) fn start(parts: Parts) -> Arc<Self> {
+        let Parts { engine, store, fetcher, tasks, environment, fence_check_above, io_timeout } = parts;
+        let state = State {
+            engine,
+            next_id: 0,
+            waiters: BTreeMap::new(),
+            base_errors: BTreeMap::new(),
+            upload_error: None,
+            deadline: None,
+            fence_checked: Duration::ZERO,
+        };
+        let core = Arc::new(Self {
+            state: Mutex::new(state),
+            store,
+            fetcher,
+            tasks,
+            environment,
+            fence_check_above,
+            opened_at: Instant::now(),
+            io_timeout,
+            deadline_changed: Notify::new(),
+            ended: watch::Sender::new(None),
+            objects_written: AtomicU64::new(0),
+            bytes_written: AtomicU64::new(0),
+        });
+        core.tasks.spawn(tick(core.clone()));
+        core
+    }
+
+    pub(crate) fn store(&self) -> &VolumeStore {
+        &self.store
+    }
+
+    pub(crate) fn fetcher(&self) -> &Arc<Fetcher> {
+        &self.fetcher
+    }
+
+    pub(crate) fn ended(&self) -> watch::Receiver<Option<Error>> {
+        self.ended.subscribe()
+    }
+
+    /// The error that ended the volume, if one did.
+    pub(crate) fn check_ended(&self) -> Result<(), Error> {
+        self.ended.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    /// Ends the volume for good: all that waits and all that comes gets this error.
+    pub(crate) fn end(self: &Arc<Self>, error: Error) {
+        let first = self.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
+            if first {
+                *ended = Some(error.clone());
+            }
+            first
+        });
+        if first {
+            if !matches!(error, Error::Closed { .. }) {
+                tracing::error!("{error}");
+            }
+            self.event(Event::Fenced);
+            self.tasks.stop();
+        }
+    }
+
+    pub(crate) fn upload_failed(&self, error: Option<Error>) {
+        self.lock().upload_error = error;
+    }
+
+    pub(crate) fn wrote(&self, object_bytes: u64) {
+        self.objects_written.fetch_add(1, Ordering::Relaxed);
+        self.bytes_written.fetch_add(object_bytes, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The engine's own assertions are the only panics under this lock; what is behind it is then not to be trusted.
+        self.state.lock().expect("the engine keeps its invariants")
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic: self.opened_at.elapsed(), unix_ms: (self.environment.now_unix_ms)() }
+    }
+
+    /// Hands an event to the engine and does what it asks for.
+    pub(crate) fn event(self: &Arc<Self>, event: Event) {
+        let now = self.now();
+        let mut state = self.lock();
+        state.engine.handle(now, event);
+        let actions = self.drain(&mut state);
+        drop(state);
+        self.act(actions);
+    }
+
+    fn drain(&self, state: &mut State) -> VecDeque<Action> {
+        let mut actions = VecDeque::new();
+        while let Some(action) = state.engine.next_action() {
+            match action {
+                Action::Complete { id, outcome } => {
+                    if let Some(waiter) = state.waiters.remove(&id) {
+                        // A client that has gone needs no answer.
+                        let _ = waiter.send(outcome);
+                    }
+                }
+                other => actions.push_back(other),
+            }
+        }
+        let deadline = state.engine.next_deadline();
+        if deadline != state.deadline {
+            state.deadline = deadline;
+            self.deadline_changed.notify_one();
+        }
+        actions
+    }
+
+    fn act(self: &Arc<Self>, actions: VecDeque<Action>) {
+        for action in actions {
+            match action {
+                Action::Upload(batch) => self.tasks.spawn(upload(self.clone(), batch)),
+                Action::ReadBase { id, block, location } => {
+                    let core = self.clone();
+                    let record = *self.lock().engine.object(location.object);
+                    self.tasks.spawn(async move {
+                        let read = core.fetcher.read(record, location.ordinal, 1).await;
+                        let base = match read {
+                            Ok(pieces) => pieces.into_iter().next(),
+                            Err(error) => {
+                                core.lock().base_errors.insert(id, error);
+                                None
+                            }
+                        };
+                        core.event(Event::BaseRead { id, block, base });
+                    });
+                }
+                Action::Complete { .. } => unreachable!("completions are delivered under the lock"),
+            }
+        }
+    }
+
+    /// Submits a mutation or a flush and waits until it is answered.
+    pub(crate) async fn request(self: &Arc<Self>, request: Request) -> Result<(), Error> {
+        self.check_ended()?;
+        let (sender, mut receiver) = oneshot::channel();
+        let now = self.now();
+        let (id, actions) = {
+            let mut state = self.lock();
+            state.next_id += 1;
+            let id = RequestId(state.next_id);
+            state.waiters.insert(id, sender);
+            state.engine.handle(now, Event::Submit { id, request });
+            (id, self.drain(&mut state))
+        };
+        self.act(actions);
+        self.check_fence_sometimes(now.monotonic);
+        // Most writes are answered by now; only those that wait need a guard and a timer.
+        if let Ok(outcome) = receiver.try_recv() {
+            return self.outcome(id, outcome);
+        }
+        let mut abandoned = Abandoned { core: self, id, armed: true };
+        let answer = tokio::time::timeout(self.io_timeout, &mut receiver).await;
+        let outcome = match answer {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.event(Event::Cancel { id });
+                receiver.await
+            }
+        };
+        abandoned.armed = false;
+        match outcome {
+            Ok(outcome) => self.outcome(id, outcome),
+            Err(_) => Err(Error::Closed { volume: self.store.label() }),
+        }
+    }
+
+    fn outcome(&self, id: RequestId, outcome: Outcome) -> Result<(), Error> {
+        match outcome {
+            Outcome::Done => Ok(()),
+            Outcome::BaseUnreadable => {
+                let error = self.lock().base_errors.remove(&id);
+                Err(error.unwrap_or_else(|| self.timed_out()))
+            }
+            Outcome::Cancelled { .. } => {
+                let mut state = self.lock();
+                state.base_errors.remove(&id);
+                // The store's own words are better than "it took too long".
+                Err(state.upload_error.clone().unwrap_or_else(|| self.timed_out()))
+            }
+            Outcome::Fenced => {
+                self.check_ended()?;
+                Err(Error::Fenced { volume: self.store.label(), epoch: None })
+            }
+        }
+    }
+
+    fn timed_out(&self) -> Error {
+        Error::TimedOut { volume: self.store.label(), after: self.io_timeout }
+    }
+
+    /// Reads a range that was checked.
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        offset_bytes: u64,
+        length_bytes: u64,
+    ) -> Result<Vec<Piece>, Error> {
+        self.check_ended()?;
+        self.check_fence_sometimes(self.opened_at.elapsed());
+        let plan = {
+            let state = self.lock();
+            let plan = state.engine.plan_read(offset_bytes, length_bytes);
+            let with_record = |piece| match piece {
+                PlanPiece::Stored { object, .. } => (Some(*state.engine.object(object)), piece),
+                PlanPiece::Buffered(_) | PlanPiece::Zeroes(_) => (None, piece),
+            };
+            plan.into_iter().map(with_record).collect::<Vec<_>>()
+        };
+        let reads = plan.into_iter().map(async |(record, piece)| match (record, piece) {
+            (_, PlanPiece::Buffered(bytes)) => Ok(vec![Piece::Data(bytes)]),
+            (_, PlanPiece::Zeroes(bytes)) => Ok(vec![Piece::Zeroes(bytes)]),
+            (Some(record), PlanPiece::Stored { ordinal, blocks, skip_bytes, length_bytes, .. }) => {
+                let blocks = self.fetcher.read(record, ordinal, blocks).await?;
+                Ok(cut(blocks, u64::from(skip_bytes), length_bytes))
+            }
+            (None, PlanPiece::Stored { .. }) => unreachable!("every stored piece has its record"),
+        });
+        let all = futures::future::try_join_all(reads);
+        let pieces = tokio::time::timeout(self.io_timeout, all).await.map_err(|_| self.timed_out())??;
+        self.check_ended()?;
+        Ok(pieces.into_iter().flatten().collect())
+    }
+
+    pub(crate) fn block_status(
+        &self,
+        offset_bytes: u64,
+        length_bytes: u64,
+    ) -> Result<Vec<ExtentStatus>, Error> {
+        self.check_ended()?;
+        let statuses = self.lock().engine.status(offset_bytes, length_bytes);
+        let status = |status: lsvd_engine::Status| ExtentStatus {
+            length_bytes: status.length_bytes,
+            hole: status.hole,
+            zero: status.zero,
+        };
+        Ok(statuses.into_iter().map(status).collect())
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let state = self.lock();
+        let engine = &state.engine;
+        let fetch = &self.fetcher.stats;
+        Stats {
+            buffered_bytes: engine.buffered_bytes(),
+            uploads_in_flight: engine.uploads_in_flight() as u64,
+            objects_written: self.objects_written.load(Ordering::Relaxed),
+            bytes_written: self.bytes_written.load(Ordering::Relaxed),
+            fetches: fetch.fetches.load(Ordering::Relaxed),
+            bytes_fetched: fetch.bytes_fetched.load(Ordering::Relaxed),
+            cache_hits: fetch.cache_hits.load(Ordering::Relaxed),
+            corrupt_reads: fetch.corrupt_reads.load(Ordering::Relaxed),
+            map_extents: engine.map_extents() as u64,
+            durable_number: engine.first_incomplete().0.saturating_sub(1),
+        }
+    }
+
+    /// Looks for a newer writer now and then: one that only reads would not notice it by its uploads.
+    fn check_fence_sometimes(self: &Arc<Self>, now: Duration) {
+        let Some(mine) = self.fence_check_above else { return };
+        {
+            let mut state = self.lock();
+            if now < state.fence_checked + FENCE_CHECK_EVERY {
+                return;
+            }
+            state.fence_checked = now;
+        }
+        let core = self.clone();
+        self.tasks.spawn(async move {
+            // What can not be listed now is looked at again after the next interval.
+            if let Ok(newer) = core.store.superblock_numbers(Some(mine)).await
+                && let Some(newest) = newer.last()
+            {
+                let epoch = Some(lsvd_format::Epoch(newest.0));
+                core.end(Error::Fenced { volume: core.store.label(), epoch });
+            }
+        });
+    }
+}
+
+/// Tells the engine when a client gives a request up before it is answered.
+struct Abandoned<'a> {
+    core: &'a Arc<Core>,
+    id: RequestId,
+    armed: bool,
+}
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        // A second panic while the first one unwinds would end the whole process.
+        if self.armed && !self.core.state.is_poisoned() {
+            self.core.event(Event::Cancel { id: self.id });
+            self.core.lock().base_errors.remove(&self.id);
+        }
+    }
+}
+
+/// Seals batches when they are old enough.
+async fn tick(core: Arc<Core>) {
+    loop {
+        let deadline = core.lock().engine.next_deadline();
+        match deadline {
+            None => core.deadline_changed.notified().await,
+            Some(deadline) => {
+                let at = core.opened_at + deadline;
+                // A deadline that has moved is looked at again when the old one is due: it only ever moves later.
+                tokio::time::sleep_until(at).await;
+                core.event(Event::Tick);
+            }
+        }
+    }
+}
+
+/// Cuts whole blocks to the bytes that were asked for.
+fn cut(blocks: Vec<Bytes>, skip_bytes: u64, length_bytes: u64) -> Vec<Piece> {
+    let mut skip = usize::try_from(skip_bytes).expect("less than a block");
+    let mut left = usize::try_from(length_bytes).expect("a read is in memory");
+    let mut pieces = Vec::with_capacity(blocks.len());
+    for blocks in blocks {
+        let taken = left.min(blocks.len() - skip);
+        pieces.push(Piece::Data(blocks.slice(skip..skip + taken)));
+        left -= taken;
+        skip = 0;
+    }
+    pieces
+}

@@ -1,0 +1,209 @@
+//! Reading blocks of log objects: chunks through the cache, misses fetched in parallel, every byte verified (rule 5).
+//!
+//! Knows objects by their records; not the map, not the overlay.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use lsvd_engine::ObjectRecord;
+use lsvd_format::log_object::{decode_frames, frames_range};
+use lsvd_format::{BLOCK_LEN, BlockOrdinal, names};
+use tokio::sync::Semaphore;
+
+use crate::Error;
+use crate::cache::{CHUNK_BLOCKS, ChunkCache, ChunkKey, Wanted};
+use crate::store::VolumeStore;
+use crate::tasks::Tasks;
+
+/// Chunks of one GET at most: 1 MiB. Longer runs are fetched by several at once.
+const CHUNKS_PER_FETCH: usize = 16;
+/// What fails verification is fetched this often: the damage may be the network's.
+const VERIFY_TRIES: u32 = 3;
+
+/// Counts of what was read.
+#[derive(Debug, Default)]
+pub(crate) struct FetchStats {
+    pub(crate) fetches: AtomicU64,
+    pub(crate) bytes_fetched: AtomicU64,
+    pub(crate) cache_hits: AtomicU64,
+    pub(crate) corrupt_reads: AtomicU64,
+}
+
+pub(crate) struct Fetcher {
+    store: VolumeStore,
+    cache: ChunkCache,
+    permits: Semaphore,
+    tasks: Tasks,
+    pub(crate) stats: FetchStats,
+}
+
+impl Fetcher {
+    pub(crate) fn new(store: VolumeStore, cache_bytes_max: u64, fetches_max: usize, tasks: Tasks) -> Self {
+        Self {
+            store,
+            cache: ChunkCache::new(cache_bytes_max),
+            permits: Semaphore::new(fetches_max.clamp(1, Semaphore::MAX_PERMITS)),
+            tasks,
+            stats: FetchStats::default(),
+        }
+    }
+
+    /// Reads `blocks` blocks from `ordinal` on; the pieces are whole blocks, in order.
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        record: ObjectRecord,
+        ordinal: BlockOrdinal,
+        blocks: u32,
+    ) -> Result<Vec<Bytes>, Error> {
+        let (first, end) = (ordinal.0, ordinal.0 + blocks);
+        let chunks = first / CHUNK_BLOCKS..end.div_ceil(CHUNK_BLOCKS);
+        let mut pieces = Vec::with_capacity(chunks.len());
+        let mut waits = Vec::new();
+        let mut missing: Vec<u32> = Vec::new();
+        for (nth, chunk) in chunks.clone().enumerate() {
+            match self.cache.want(ChunkKey { identity: record.identity, chunk }) {
+                Wanted::Cached(bytes) => {
+                    self.stats.cache_hits.fetch_add(1, Ordering::Relaxed);
+                    pieces.push(bytes);
+                }
+                Wanted::Shared(receiver) => {
+                    pieces.push(Bytes::new());
+                    waits.push((nth, receiver));
+                }
+                Wanted::Missing(receiver) => {
+                    pieces.push(Bytes::new());
+                    waits.push((nth, receiver));
+                    missing.push(chunk);
+                }
+            }
+        }
+        for run in runs(&missing) {
+            let fetcher = self.clone();
+            // A task of its own: if this reader goes away, those who joined it still get their answer.
+            self.tasks.spawn(async move { fetcher.fetch(record, run).await });
+        }
+        for (nth, receiver) in waits {
+            let answer = receiver.await;
+            // The sender goes away unused only if the tasks were stopped.
+            pieces[nth] = answer.map_err(|_| Error::Closed { volume: self.store.label() })??;
+        }
+        for (piece, chunk) in pieces.iter_mut().zip(chunks) {
+            let chunk_start = chunk * CHUNK_BLOCKS;
+            let from = first.max(chunk_start) - chunk_start;
+            let to = end.min(chunk_start + CHUNK_BLOCKS) - chunk_start;
+            *piece = piece.slice(from as usize * BLOCK_LEN..to as usize * BLOCK_LEN);
+        }
+        Ok(pieces)
+    }
+
+    /// Fetches neighbouring chunks by one GET and answers all who wait for them.
+    async fn fetch(&self, record: ObjectRecord, chunks: Range<u32>) {
+        let mut unanswered = Unanswered { fetcher: self, record, chunks: chunks.clone() };
+        let permit = self.permits.acquire().await;
+        let first = chunks.start * CHUNK_BLOCKS;
+        let payload_blocks =
+            u32::try_from(record.payload_blocks).expect("a payload has fewer than 2^32 blocks");
+        let blocks = (chunks.end * CHUNK_BLOCKS).min(payload_blocks) - first;
+        let result = self.fetch_verified(record, BlockOrdinal(first), blocks).await;
+        drop(permit);
+        for chunk in chunks {
+            let key = ChunkKey { identity: record.identity, chunk };
+            let from = chunk * CHUNK_BLOCKS - first;
+            let to = (from + CHUNK_BLOCKS).min(blocks);
+            let part = |bytes: &Bytes| {
+                // A copy, so that a cached chunk does not keep its whole fetch alive beyond the cache's ceiling.
+                Bytes::copy_from_slice(&bytes[from as usize * BLOCK_LEN..to as usize * BLOCK_LEN])
+            };
+            self.cache.fetched(key, result.as_ref().map(part).map_err(Clone::clone));
+            unanswered.chunks.start = chunk + 1;
+        }
+    }
+
+    async fn fetch_verified(
+        &self,
+        record: ObjectRecord,
+        first: BlockOrdinal,
+        blocks: u32,
+    ) -> Result<Bytes, Error> {
+        let number = record.identity.number;
+        let name = names::log_object(number);
+        let range = frames_range(record.header_bytes, first, blocks);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            self.stats.fetches.fetch_add(1, Ordering::Relaxed);
+            let read = self.store.bucket().read_range(&name, range.clone()).await;
+            let reason = match read {
+                Ok(Some(frames)) => {
+                    self.stats.bytes_fetched.fetch_add(frames.len() as u64, Ordering::Relaxed);
+                    match decode_frames(&record.identity, first, &frames) {
+                        Ok(blocks) => return Ok(blocks),
+                        Err(error) => format!("in the payload from byte {}: {error}", range.start),
+                    }
+                }
+                Ok(None) => "the log refers to it, but it is not there".to_owned(),
+                Err(lsvd_backend::Error::Corrupt { detail, .. }) => detail,
+                Err(error) => return Err(self.store.store_error(error)),
+            };
+            self.stats.corrupt_reads.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(volume = %self.store.label(), object = %name, tries, "failed verification: {reason}");
+            if tries == VERIFY_TRIES {
+                return Err(self.store.corrupt(name, reason));
+            }
+        }
+    }
+
+    /// Keeps the chunks of an object that was just written: what was written last is often read next.
+    pub(crate) fn keep_written(&self, record: &ObjectRecord, payload: &[Bytes]) {
+        let mut chunk = Vec::new();
+        let mut nth = 0;
+        let chunk_len = CHUNK_BLOCKS as usize * BLOCK_LEN;
+        for piece in payload {
+            let mut rest = &piece[..];
+            while !rest.is_empty() {
+                chunk.reserve_exact(chunk_len - chunk.len());
+                let (taken, left) = rest.split_at(rest.len().min(chunk_len - chunk.len()));
+                chunk.extend_from_slice(taken);
+                rest = left;
+                if chunk.len() == chunk_len {
+                    let key = ChunkKey { identity: record.identity, chunk: nth };
+                    self.cache.keep(key, Bytes::from(std::mem::take(&mut chunk)));
+                    nth += 1;
+                }
+            }
+        }
+        if !chunk.is_empty() {
+            self.cache.keep(ChunkKey { identity: record.identity, chunk: nth }, Bytes::from(chunk));
+        }
+    }
+}
+
+/// Chunks that somebody waits for. If their fetch is dropped (the volume was stopped), the waiters are told.
+struct Unanswered<'a> {
+    fetcher: &'a Fetcher,
+    record: ObjectRecord,
+    chunks: Range<u32>,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        for chunk in self.chunks.clone() {
+            let key = ChunkKey { identity: self.record.identity, chunk };
+            self.fetcher.cache.fetched(key, Err(Error::Closed { volume: self.fetcher.store.label() }));
+        }
+    }
+}
+
+/// Cuts ascending chunk numbers into runs of neighbours, each for one GET.
+fn runs(chunks: &[u32]) -> Vec<Range<u32>> {
+    let mut runs: Vec<Range<u32>> = Vec::new();
+    for &chunk in chunks {
+        match runs.last_mut() {
+            Some(run) if run.end == chunk && run.len() < CHUNKS_PER_FETCH => run.end += 1,
+            _ => runs.push(chunk..chunk + 1),
+        }
+    }
+    runs
+}

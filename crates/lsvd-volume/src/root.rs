@@ -1,0 +1,175 @@
+//! The root of a volume that nobody has open: creating one, finding one, saying what it is.
+//!
+//! Knows superblocks and listings; opens nothing.
+
+use futures::StreamExt;
+use lsvd_backend::Bucket;
+use lsvd_format::superblock::Superblock;
+use lsvd_format::{
+    BLOCK_BYTES, Epoch, SequenceNumber, SuperblockNumber, VOLUME_BYTES_MAX, VolumeId, WriterId, names,
+};
+
+use crate::guarantees::probe_for_creation;
+use crate::recovery::recover;
+use crate::store::{Put, VolumeStore};
+use crate::takeover::written_by;
+use crate::{CreateOptions, Error};
+
+/// Folders looked into at once by [`list`].
+const FOLDERS_AT_ONCE: usize = 16;
+
+/// What was created.
+#[derive(Clone, Debug)]
+pub struct Created {
+    /// The new volume's identity.
+    pub volume_id: VolumeId,
+    /// What the store promises, for a person.
+    pub guarantees: Vec<String>,
+}
+
+/// What a volume is, as its objects say; nothing is written to find out.
+#[derive(Clone, Debug)]
+pub struct VolumeInfo {
+    /// The volume.
+    pub volume_id: VolumeId,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Number of the superblock version that counts.
+    pub superblock: SuperblockNumber,
+    /// Epoch of its last writer.
+    pub epoch: Epoch,
+    /// Its last writer.
+    pub writer_id: WriterId,
+    /// The window: see [`CreateOptions::window`].
+    pub window: u64,
+    /// Single writer by the user's word.
+    pub unsafe_single_writer: bool,
+    /// Closed cleanly, and not opened since.
+    pub closed_cleanly: bool,
+    /// Last number of the gapless log, if it holds an object.
+    pub durable_number: Option<SequenceNumber>,
+    /// Objects in the log.
+    pub log_objects: u64,
+    /// Bytes of the log's objects.
+    pub log_bytes: u64,
+    /// When the superblock version that counts was written, by its writer's clock, in milliseconds since 1970.
+    pub written_unix_ms: u64,
+}
+
+/// Creates a volume on `bucket`, whose prefix is the volume's own.
+///
+/// # Errors
+/// [`Error::Exists`] if there is one, [`Error::UnsafeStore`] if the store does not hold create-only PUT.
+pub async fn create(bucket: &Bucket, options: &CreateOptions) -> Result<Created, Error> {
+    let CreateOptions { size_bytes, window, unsafe_single_writer, environment } = options;
+    if *size_bytes == 0 || size_bytes % BLOCK_BYTES != 0 || *size_bytes > VOLUME_BYTES_MAX {
+        return Err(Error::Invalid(format!(
+            "a volume of {size_bytes} bytes can not be: the size is a multiple of {BLOCK_BYTES}, above 0 and at most \
+             {VOLUME_BYTES_MAX}"
+        )));
+    }
+    if !(2..=65_536).contains(window) {
+        return Err(Error::Invalid(format!("a window of {window} can not be: it is 2 to 65536")));
+    }
+    let store = VolumeStore::new(bucket.clone());
+    let exists = || Err(Error::Exists { volume: store.label() });
+    if !store.superblock_numbers(None).await?.is_empty() {
+        return exists();
+    }
+    if !store.list_log(None).await?.is_empty() {
+        let folder = names::LOG_FOLDER;
+        return Err(Error::Invalid(format!(
+            "'{}' has objects in {folder} but no superblock: they would be taken for the new volume's log; choose \
+             another place, or move them away",
+            store.label()
+        )));
+    }
+    let guarantees = probe_for_creation(&store, environment, *unsafe_single_writer).await?;
+    let superblock = Superblock {
+        volume_id: VolumeId((environment.random)()),
+        epoch: Epoch(1),
+        writer_id: WriterId((environment.random)()),
+        size_bytes: *size_bytes,
+        window: *window,
+        log_first_number: SequenceNumber(1),
+        unsafe_single_writer: *unsafe_single_writer,
+        closed_at: None,
+        written_unix_ms: (environment.now_unix_ms)(),
+        written_by: written_by(),
+        features_to_read: Vec::new(),
+        features_to_write: Vec::new(),
+        unknown: serde_json::Map::new(),
+    };
+    match store.put_superblock(SuperblockNumber(1), &superblock).await? {
+        Put::Mine => Ok(Created { volume_id: superblock.volume_id, guarantees }),
+        Put::Theirs(_) => exists(),
+    }
+}
+
+/// The superblock version that counts. With `skip_damaged` one that can not be read is passed over with a warning; a
+/// writer must never do that, as the damaged version may have said what must not be forgotten.
+pub(crate) async fn newest_readable(
+    store: &VolumeStore,
+    skip_damaged: bool,
+) -> Result<(SuperblockNumber, Superblock), Error> {
+    let mut damage = None;
+    for number in store.superblock_numbers(None).await?.into_iter().rev() {
+        match store.read_superblock(number).await {
+            Ok(Some(superblock)) => return Ok((number, superblock)),
+            Ok(None) => {} // pruned since the listing
+            Err(error @ Error::Corrupt { .. }) if skip_damaged => {
+                tracing::warn!("{error}; the version before it is used");
+                damage = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(damage.unwrap_or(Error::NotFound { volume: store.label() }))
+}
+
+/// Reads what the volume on `bucket` is, writing nothing. Reads the headers of its whole log.
+///
+/// # Errors
+/// [`Error::NotFound`] if there is none.
+pub async fn inspect(bucket: &Bucket) -> Result<VolumeInfo, Error> {
+    let store = VolumeStore::new(bucket.clone());
+    let (number, superblock) = newest_readable(&store, false).await?;
+    let listed = store.list_log(None).await?;
+    let recovered = recover(&store, &superblock, true).await?;
+    if let Some(damage) = &recovered.damage {
+        tracing::warn!("{damage}");
+    }
+    Ok(VolumeInfo {
+        volume_id: superblock.volume_id,
+        size_bytes: superblock.size_bytes,
+        superblock: number,
+        epoch: superblock.epoch,
+        writer_id: superblock.writer_id,
+        window: superblock.window,
+        unsafe_single_writer: superblock.unsafe_single_writer,
+        closed_cleanly: superblock.closed_at.is_some(),
+        durable_number: recovered.replay.last().map(|(number, _)| number),
+        log_objects: listed.len() as u64,
+        log_bytes: listed.iter().map(|entry| entry.object_bytes).sum(),
+        written_unix_ms: superblock.written_unix_ms,
+    })
+}
+
+/// Names of the volumes right below `bucket`'s prefix, sorted.
+///
+/// # Errors
+/// The store's.
+pub async fn list(bucket: &Bucket) -> Result<Vec<String>, Error> {
+    let store = VolumeStore::new(bucket.clone());
+    let folders = bucket.list_folders("").await.map_err(|error| store.store_error(error))?;
+    let look = |folder: String| async move {
+        let volume = VolumeStore::new(bucket.child(&folder));
+        Ok(volume.superblock_numbers(None).await?.last().map(|_| folder))
+    };
+    let mut looks = futures::stream::iter(folders).map(look).buffered(FOLDERS_AT_ONCE);
+    let mut volumes = Vec::new();
+    while let Some(found) = looks.next().await {
+        volumes.extend(found?);
+    }
+    Ok(volumes)
+}

@@ -1,0 +1,213 @@
+//! The volume's objects in its bucket: superblock versions and log objects, put and read with their identities checked.
+//!
+//! The one place that resolves lost answers (rule 2): "already exists" is never believed, the stored object is read and
+//! says whose it is. Knows no order of steps: take-over and uploads do.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lsvd_backend::{Bucket, Created, PutPayload};
+use lsvd_format::log_object::Header;
+use lsvd_format::superblock::{self, Superblock};
+use lsvd_format::{DecodeError, SequenceNumber, SuperblockNumber, names};
+
+use crate::Error;
+
+/// First read of a log object's header, in bytes: the headers of all but the most fragmented batches fit.
+const HEADER_READ_BYTES: u64 = 64 << 10;
+/// A superblock is small; what is larger is something else.
+const SUPERBLOCK_BYTES_MAX: u64 = 16 << 20;
+
+/// The volume's own prefix of a bucket.
+#[derive(Clone, Debug)]
+pub(crate) struct VolumeStore {
+    bucket: Bucket,
+    label: Arc<str>,
+}
+
+/// Whose object is stored under the number that was put.
+#[derive(Clone, Debug)]
+pub(crate) enum Put<T> {
+    /// Mine: put now or before.
+    Mine,
+    /// Another's.
+    Theirs(T),
+}
+
+/// A log object found by listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ListedLog {
+    pub(crate) number: SequenceNumber,
+    pub(crate) object_bytes: u64,
+}
+
+impl VolumeStore {
+    pub(crate) fn new(bucket: Bucket) -> Self {
+        let label = Arc::from(bucket.label());
+        Self { bucket, label }
+    }
+
+    pub(crate) fn bucket(&self) -> &Bucket {
+        &self.bucket
+    }
+
+    pub(crate) fn label(&self) -> Arc<str> {
+        self.label.clone()
+    }
+
+    pub(crate) fn store_error(&self, source: lsvd_backend::Error) -> Error {
+        Error::Store { volume: self.label(), source }
+    }
+
+    pub(crate) fn corrupt(&self, object: impl Into<String>, reason: impl Into<String>) -> Error {
+        Error::Corrupt { volume: self.label(), object: object.into(), reason: reason.into() }
+    }
+
+    fn decode_error(&self, object: String, error: DecodeError) -> Error {
+        match error {
+            DecodeError::Newer { what } => {
+                Error::Newer { volume: self.label(), what: format!("{object}: {what}") }
+            }
+            other => self.corrupt(object, other.to_string()),
+        }
+    }
+
+    /// Numbers of the superblock versions above `after`, ascending; all of them without it.
+    pub(crate) async fn superblock_numbers(
+        &self,
+        after: Option<SuperblockNumber>,
+    ) -> Result<Vec<SuperblockNumber>, Error> {
+        let after = after.map(names::superblock);
+        let listed = self.bucket.list(names::SUPERBLOCK_FOLDER, after.as_deref()).await;
+        let listed = listed.map_err(|error| self.store_error(error))?;
+        Ok(listed.iter().filter_map(|entry| names::parse_superblock(&entry.name)).collect())
+    }
+
+    /// Reads one superblock version; `None` if it is definitely not there.
+    pub(crate) async fn read_superblock(
+        &self,
+        number: SuperblockNumber,
+    ) -> Result<Option<Superblock>, Error> {
+        let name = names::superblock(number);
+        let head = self.bucket.read_head(&name, SUPERBLOCK_BYTES_MAX).await;
+        let Some(head) = head.map_err(|error| self.store_error(error))? else { return Ok(None) };
+        if head.object_bytes > SUPERBLOCK_BYTES_MAX {
+            return Err(
+                self.corrupt(name, format!("{} bytes are too many for a superblock", head.object_bytes))
+            );
+        }
+        let superblock = superblock::decode(number, &head.bytes);
+        superblock.map(Some).map_err(|error| self.decode_error(name, error))
+    }
+
+    /// Creates a superblock version.
+    pub(crate) async fn put_superblock(
+        &self,
+        number: SuperblockNumber,
+        superblock: &Superblock,
+    ) -> Result<Put<Superblock>, Error> {
+        let bytes = Bytes::from(superblock::encode(number, superblock));
+        loop {
+            let created =
+                self.bucket.create(&names::superblock(number), PutPayload::from(bytes.clone())).await;
+            match created.map_err(|error| self.store_error(error))? {
+                Created::Done => return Ok(Put::Mine),
+                Created::Exists => match self.read_superblock(number).await? {
+                    Some(stored) if stored == *superblock => return Ok(Put::Mine),
+                    Some(stored) => return Ok(Put::Theirs(stored)),
+                    None => {} // "exists", then "not found": it is free after all
+                },
+            }
+        }
+    }
+
+    /// Lists the log above `after` (all of it without), ascending.
+    pub(crate) async fn list_log(&self, after: Option<SequenceNumber>) -> Result<Vec<ListedLog>, Error> {
+        let after = after.map(names::log_object);
+        let listed = self.bucket.list(names::LOG_FOLDER, after.as_deref()).await;
+        let listed = listed.map_err(|error| self.store_error(error))?;
+        let parse = |entry: &lsvd_backend::Listed| {
+            let number = names::parse_log_object(&entry.name)?;
+            Some(ListedLog { number, object_bytes: entry.object_bytes })
+        };
+        Ok(listed.iter().filter_map(parse).collect())
+    }
+
+    /// Reads a log object's header, and checks the object's length and number against it; `None` if it is definitely
+    /// not there.
+    pub(crate) async fn read_log_header(&self, number: SequenceNumber) -> Result<Option<Header>, Error> {
+        let name = names::log_object(number);
+        let mut read_bytes = HEADER_READ_BYTES;
+        let (header, object_bytes) = loop {
+            let head = self.bucket.read_head(&name, read_bytes).await;
+            let Some(head) = head.map_err(|error| self.store_error(error))? else { return Ok(None) };
+            match Header::decode(&head.bytes) {
+                Ok(header) => break (header, head.object_bytes),
+                Err(DecodeError::Short { need_bytes, .. })
+                    if need_bytes > read_bytes && need_bytes <= head.object_bytes =>
+                {
+                    read_bytes = need_bytes;
+                }
+                Err(error) => return Err(self.decode_error(name, error)),
+            }
+        };
+        if header.object_bytes() != object_bytes {
+            let reason =
+                format!("it has {object_bytes} bytes where its header says {}", header.object_bytes());
+            return Err(self.corrupt(name, reason));
+        }
+        if header.identity.number != number {
+            return Err(
+                self.corrupt(name, format!("its header says that it is number {}", header.identity.number))
+            );
+        }
+        Ok(Some(header))
+    }
+
+    /// Creates a log object from its encoded bytes.
+    pub(crate) async fn put_log_object(&self, header: &Header, bytes: Bytes) -> Result<Put<Header>, Error> {
+        let number = header.identity.number;
+        loop {
+            let payload = PutPayload::from(bytes.clone());
+            let created = self.bucket.create(&names::log_object(number), payload).await;
+            match created.map_err(|error| self.store_error(error))? {
+                Created::Done => return Ok(Put::Mine),
+                Created::Exists => match self.read_log_header(number).await? {
+                    Some(stored) if stored.identity == header.identity => return Ok(Put::Mine),
+                    Some(stored) => return Ok(Put::Theirs(stored)),
+                    None => {} // "exists", then "not found": PUT again
+                },
+            }
+        }
+    }
+
+    /// Moves a log object into the archive: copied, compared, and only then deleted (rule 3).
+    ///
+    /// Gives whether it was still there.
+    pub(crate) async fn archive_log_object(&self, number: SequenceNumber, copy: &str) -> Result<bool, Error> {
+        let name = names::log_object(number);
+        let read = self.bucket.read_head(&name, u64::MAX).await;
+        let Some(object) = read.map_err(|error| self.store_error(error))? else { return Ok(false) };
+        loop {
+            let payload = PutPayload::from(object.bytes.clone());
+            let created = self.bucket.create(copy, payload).await;
+            if let Created::Done = created.map_err(|error| self.store_error(error))? {
+                break;
+            }
+            let stored = self.bucket.read_head(copy, u64::MAX).await;
+            match stored.map_err(|error| self.store_error(error))? {
+                Some(stored) if stored.bytes == object.bytes => break,
+                Some(_) => return Err(self.corrupt(copy, "another object has the archive's name")),
+                None => {}
+            }
+        }
+        self.bucket.delete(&name).await.map_err(|error| self.store_error(error))?;
+        Ok(true)
+    }
+
+    /// Deletes a superblock version.
+    pub(crate) async fn delete_superblock(&self, number: SuperblockNumber) -> Result<(), Error> {
+        let deleted = self.bucket.delete(&names::superblock(number)).await;
+        deleted.map_err(|error| self.store_error(error))
+    }
+}
