@@ -1,1 +1,25 @@
-//! lsvd-sim.
+//! Seeded worlds, faults and the oracle: the real volume, engine and backend on a simulated store.
+//!
+//! A run is one thread, a paused clock and one seed: it plays the same on every machine. `script` writes the plot,
+//! `process` and `client` play it on the product's own code, `link` and `weather` are what lies between a process
+//! and the store `cloud`, `history` is what was asked and answered, and `oracle` judges it by the rules. What is
+//! checked and what can not be seen is in docs/simulation.md.
+
+mod client;
+mod cloud;
+pub mod history;
+mod link;
+mod mutation;
+pub mod oracle;
+mod process;
+mod rng;
+mod run;
+mod scene;
+mod script;
+pub mod sector;
+mod stage;
+mod trace;
+mod weather;
+
+pub use mutation::Mutation;
+pub use run::{Report, run};

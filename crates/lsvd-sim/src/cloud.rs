@@ -1,0 +1,262 @@
+//! The store that all processes of a run share: objects in memory, strongly consistent, and a witness of rules.
+//!
+//! Knows names and bytes, and of the format only what a fence is. Faults on the way to it are `link`'s. Watches
+//! itself that no number is used twice with different bytes (rule 2), that nothing is taken from the log but into
+//! the archive (rule 3), that the newest superblock version stays (rule 7), and that fences stay (rule 9).
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lsvd_format::log_object::{Entry, Header};
+use lsvd_format::{SequenceNumber, names};
+
+use crate::mutation::Mutation;
+use crate::oracle::Violation;
+use crate::stage::Stage;
+
+/// The bucket's prefix that the volume lies under.
+pub(crate) const PREFIX: &str = "sim/vol";
+
+/// Requests in one run beyond which somebody is asking without end.
+const REQUESTS_MAX: u64 = 200_000;
+
+/// An object as it is stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) bytes: Bytes,
+    pub(crate) modified_unix_ms: u64,
+}
+
+/// The objects, and what was ever under each name of the log.
+#[derive(Debug)]
+pub(crate) struct Cloud {
+    stage: Arc<Stage>,
+    mutation: Option<Mutation>,
+    objects: BTreeMap<String, Stored>,
+    log_ever: BTreeMap<String, Bytes>,
+    requests: u64,
+}
+
+impl Cloud {
+    pub(crate) fn new(stage: Arc<Stage>, mutation: Option<Mutation>) -> Self {
+        Self { stage, mutation, objects: BTreeMap::new(), log_ever: BTreeMap::new(), requests: 0 }
+    }
+
+    /// Counts a request; `false` once there were so many that the run is to be ended.
+    pub(crate) fn admit(&mut self) -> bool {
+        self.requests += 1;
+        if self.requests == REQUESTS_MAX {
+            self.stage.accuse(Violation::new(10, format!("{REQUESTS_MAX} requests in one small run")));
+        }
+        self.requests < REQUESTS_MAX
+    }
+
+    /// Requests so far.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Stored> {
+        self.objects.get(name).cloned()
+    }
+
+    /// Creates an object; `false` if there is one of this name, which is then left alone.
+    pub(crate) fn create(&mut self, name: &str, bytes: Bytes) -> bool {
+        let mut bytes = bytes;
+        let in_log = relative(name).starts_with(names::LOG_FOLDER);
+        let numbered = in_log || relative(name).starts_with(names::SUPERBLOCK_FOLDER);
+        match self.mutation {
+            Some(Mutation::OverwritingStore) if numbered => {
+                self.put(name, bytes);
+                return true;
+            }
+            Some(Mutation::DroppedFence) if in_log && fence_of(&bytes).is_some() => return true,
+            Some(Mutation::NarrowFence) if in_log => bytes = narrowed(bytes),
+            _ => {}
+        }
+        if self.objects.contains_key(name) {
+            return false;
+        }
+        if in_log && self.mutation.is_none() {
+            self.witness_number(name, &bytes);
+        }
+        self.put(name, bytes);
+        true
+    }
+
+    /// Puts an object, whatever is there.
+    pub(crate) fn overwrite(&mut self, name: &str, bytes: Bytes) {
+        let numbered = [names::LOG_FOLDER, names::SUPERBLOCK_FOLDER, names::ARCHIVE_FOLDER];
+        if numbered.iter().any(|folder| relative(name).starts_with(folder)) {
+            self.stage
+                .accuse(Violation::new(2, format!("'{name}' was put without the condition that it is new")));
+        }
+        self.put(name, bytes);
+    }
+
+    fn put(&mut self, name: &str, bytes: Bytes) {
+        let modified_unix_ms = self.stage.unix_ms(0);
+        self.objects.insert(name.to_owned(), Stored { bytes, modified_unix_ms });
+    }
+
+    /// Rule 2: the same number never means two objects, not even after the first was archived.
+    fn witness_number(&mut self, name: &str, bytes: &Bytes) {
+        let before = self.log_ever.entry(name.to_owned()).or_insert_with(|| bytes.clone());
+        if before != bytes {
+            self.stage.accuse(Violation::new(2, format!("'{name}' was used twice for different objects")));
+        }
+    }
+
+    pub(crate) fn delete(&mut self, name: &str) {
+        let Some(stored) = self.objects.get(name) else { return };
+        let bytes = stored.bytes.clone();
+        if relative(name).starts_with(names::LOG_FOLDER) {
+            let archived = self.folder(names::ARCHIVE_FOLDER).any(|(_, stored)| stored.bytes == bytes);
+            if !archived {
+                self.stage
+                    .accuse(Violation::new(3, format!("'{name}' was deleted without a copy in the archive")));
+            }
+            if fence_of(&bytes).is_some() {
+                self.stage.accuse(Violation::new(9, format!("the fence '{name}' was deleted")));
+            }
+        }
+        if relative(name).starts_with(names::ARCHIVE_FOLDER) {
+            self.stage.accuse(Violation::new(3, format!("'{name}' was deleted")));
+        }
+        let newest = self.folder(names::SUPERBLOCK_FOLDER).last().map(|(newest, _)| newest.clone());
+        if newest.as_deref() == Some(name) {
+            self.stage.accuse(Violation::new(7, format!("the newest superblock '{name}' was deleted")));
+        }
+        self.objects.remove(name);
+    }
+
+    /// Up to `count` objects whose names begin with `prefix` and come after `after`, and whether there are more.
+    pub(crate) fn page(&self, prefix: &str, after: &str, count: usize) -> (Vec<(String, Stored)>, bool) {
+        let start = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
+        let mut names = self
+            .objects
+            .range::<str, _>((start, Bound::Unbounded))
+            .take_while(|(name, _)| name.starts_with(prefix))
+            .map(|(name, stored)| (name.clone(), stored.clone()));
+        let page = names.by_ref().take(count).collect();
+        (page, names.next().is_some())
+    }
+
+    fn folder(&self, folder: &str) -> impl Iterator<Item = (&String, &Stored)> {
+        let prefix = format!("{PREFIX}/{folder}");
+        self.objects.range(prefix.clone()..).take_while(move |(name, _)| name.starts_with(&prefix))
+    }
+
+    /// How many objects a folder holds.
+    pub(crate) fn count(&self, folder: &str) -> usize {
+        self.folder(folder).count()
+    }
+}
+
+/// The part of a name below the volume's prefix.
+pub(crate) fn relative(name: &str) -> &str {
+    name.strip_prefix(PREFIX).map_or(name, |name| name.trim_start_matches('/'))
+}
+
+/// The number that a fence names as the next one, if these bytes are a fence.
+fn fence_of(bytes: &[u8]) -> Option<SequenceNumber> {
+    match Header::decode(bytes).ok()?.entries.as_slice() {
+        [Entry::Fence { next }] => Some(*next),
+        _ => None,
+    }
+}
+
+/// A fence that skips no number; anything else as it is.
+fn narrowed(bytes: Bytes) -> Bytes {
+    let Ok(mut header) = Header::decode(&bytes) else { return bytes };
+    if let [Entry::Fence { next }] = header.entries.as_mut_slice() {
+        *next = header.identity.number.next();
+        let mut narrow = Vec::new();
+        header.encode(&mut narrow);
+        return narrow.into();
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_cloud(test: impl FnOnce(&mut Cloud)) -> Option<Violation> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let stage = Arc::new(Stage::new(false));
+            test(&mut Cloud::new(Arc::clone(&stage), None));
+            stage.accused()
+        })
+    }
+
+    fn name(relative: &str) -> String {
+        format!("{PREFIX}/{relative}")
+    }
+
+    /// Rule 2.
+    #[test]
+    fn a_number_used_twice_is_noticed_even_after_the_first_is_gone() {
+        let accused = with_cloud(|cloud| {
+            assert!(cloud.create(&name("log/1"), Bytes::from_static(b"a")));
+            assert!(!cloud.create(&name("log/1"), Bytes::from_static(b"b")), "create-only holds");
+            assert!(cloud.create(&name("archive/x/log/1"), Bytes::from_static(b"a")));
+            cloud.delete(&name("log/1"));
+            assert!(cloud.create(&name("log/1"), Bytes::from_static(b"a")), "a late copy of the same PUT");
+        });
+        assert_eq!(accused, None);
+        let accused = with_cloud(|cloud| {
+            cloud.create(&name("log/1"), Bytes::from_static(b"a"));
+            cloud.create(&name("archive/x/log/1"), Bytes::from_static(b"a"));
+            cloud.delete(&name("log/1"));
+            cloud.create(&name("log/1"), Bytes::from_static(b"b"));
+        });
+        assert_eq!(accused.map(|violation| violation.rule), Some(2));
+    }
+
+    /// Rule 3.
+    #[test]
+    fn a_log_object_deleted_without_a_copy_is_noticed() {
+        let accused = with_cloud(|cloud| {
+            cloud.create(&name("log/1"), Bytes::from_static(b"a"));
+            cloud.delete(&name("log/1"));
+        });
+        assert_eq!(accused.map(|violation| violation.rule), Some(3));
+    }
+
+    /// Rule 7.
+    #[test]
+    fn the_newest_superblock_stays() {
+        let deleted = |number: &str| {
+            with_cloud(|cloud| {
+                cloud.create(&name("superblock/1"), Bytes::from_static(b"a"));
+                cloud.create(&name("superblock/2"), Bytes::from_static(b"b"));
+                cloud.delete(&name(number));
+            })
+        };
+        assert_eq!(deleted("superblock/1"), None);
+        assert_eq!(deleted("superblock/2").map(|violation| violation.rule), Some(7));
+    }
+
+    #[test]
+    fn listings_come_in_order_and_in_pages() {
+        with_cloud(|cloud| {
+            for i in [3, 1, 2] {
+                cloud.create(&name(&format!("log/{i}")), Bytes::new());
+            }
+            cloud.create(&name("superblock/1"), Bytes::new());
+            let prefix = name("log/");
+            let names = |after: &str, count| {
+                let (page, more) = cloud.page(&prefix, after, count);
+                (page.into_iter().map(|(name, _)| relative(&name).to_owned()).collect::<Vec<_>>(), more)
+            };
+            assert_eq!(names("", 2), (vec!["log/1".into(), "log/2".into()], true));
+            assert_eq!(names(&name("log/2"), 2), (vec!["log/3".into()], false));
+            assert_eq!(names(&name("log/3"), 2), (vec![], false));
+        });
+    }
+}

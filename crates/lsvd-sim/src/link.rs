@@ -1,0 +1,415 @@
+//! One process's connection to the store, as an [`ObjectStore`]: everything that can go wrong on the way does.
+//!
+//! Knows no volume. A request that was sent lives on by itself: its effect lands whether or not the process that
+//! sent it still waits, stalls or lives. Invariants: nothing leaves and nothing comes back while the gate is closed;
+//! after death nothing new leaves.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{
+    Attributes, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, Result,
+};
+use tokio::sync::{oneshot, watch};
+use tokio::time::sleep;
+
+use crate::cloud::{Cloud, Stored, relative};
+use crate::mutation::Mutation;
+use crate::oracle::Violation;
+use crate::rng::Rng;
+use crate::stage::{Stage, lock};
+use crate::weather::{Bequest, Course, Fate, Weather};
+
+/// Whether a process reaches the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// It does.
+    Open,
+    /// It stalls: nothing goes out or comes back until it wakes.
+    Stalled,
+    /// It is dead.
+    Dead,
+}
+
+/// A process's connection. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct Link(Arc<Inner>);
+
+struct Inner {
+    process: u32,
+    may_write: bool,
+    stage: Arc<Stage>,
+    cloud: Arc<Mutex<Cloud>>,
+    weather: Arc<Mutex<Weather>>,
+    mutation: Option<Mutation>,
+    rng: Mutex<Rng>,
+    gate: watch::Sender<Gate>,
+}
+
+/// What a link is made of.
+pub(crate) struct World {
+    pub(crate) stage: Arc<Stage>,
+    pub(crate) cloud: Arc<Mutex<Cloud>>,
+    pub(crate) weather: Arc<Mutex<Weather>>,
+    pub(crate) mutation: Option<Mutation>,
+}
+
+impl Link {
+    /// The connection of `process`; a mutating request over it is a violation unless it `may_write`.
+    pub(crate) fn new(world: &World, process: u32, may_write: bool, rng: Rng) -> Self {
+        Self(Arc::new(Inner {
+            process,
+            may_write,
+            stage: Arc::clone(&world.stage),
+            cloud: Arc::clone(&world.cloud),
+            weather: Arc::clone(&world.weather),
+            mutation: world.mutation,
+            rng: Mutex::new(rng),
+            gate: watch::Sender::new(Gate::Open),
+        }))
+    }
+
+    /// Opens or closes the way; the dead stay dead.
+    pub(crate) fn set_gate(&self, gate: Gate) {
+        self.0.gate.send_if_modified(|now| {
+            let change = *now != Gate::Dead && *now != gate;
+            if change {
+                *now = gate;
+            }
+            change
+        });
+    }
+
+    /// How the gate is.
+    pub(crate) fn gate(&self) -> Gate {
+        *self.0.gate.borrow()
+    }
+
+    /// Returns when the gate is open; never if the process is dead.
+    pub(crate) async fn open(&self) {
+        let mut gate = self.0.gate.subscribe();
+        if gate.wait_for(|gate| *gate == Gate::Open).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Sends a request: waits for the gate, and draws what will become of it.
+    async fn send(&self, verb: &str, name: &str) -> Course {
+        self.open().await;
+        if !lock(&self.0.cloud).admit() {
+            std::future::pending::<()>().await;
+        }
+        let now_ms = self.0.stage.now_ms();
+        let course = lock(&self.0.weather).course(&mut lock(&self.0.rng), now_ms);
+        self.0.stage.event(format_args!("p{} {verb} {}: {:?}", self.0.process, relative(name), course.fate));
+        course
+    }
+
+    /// A request that changes something.
+    async fn change<T: fmt::Debug + Send + 'static>(
+        &self,
+        verb: &'static str,
+        name: &str,
+        apply: impl FnOnce(&mut Cloud) -> T + Send + 'static,
+    ) -> Result<T> {
+        if !self.0.may_write {
+            let what = format!("a read-only opening asked for {verb} of '{name}'");
+            self.0.stage.accuse(Violation::new(3, what));
+        }
+        let course = self.send(verb, name).await;
+        let (answer, answered) = oneshot::channel();
+        if !matches!(course.fate, Fate::FailsBefore | Fate::Silent | Fate::Conflict) {
+            let (link, name) = (self.clone(), name.to_owned());
+            tokio::spawn(async move {
+                if link.arrive(course).await {
+                    let done = apply(&mut lock(&link.0.cloud));
+                    link.0.stage.event(format_args!(
+                        "p{} {verb} {} lands: {done:?}",
+                        link.0.process,
+                        relative(&name)
+                    ));
+                    let _ = answer.send(done);
+                }
+            });
+        }
+        let result = match course.fate {
+            Fate::Answered | Fate::FailsAfter | Fate::SilentAfter => match answered.await {
+                Ok(_) if course.fate == Fate::SilentAfter => std::future::pending().await,
+                Ok(_) if course.fate == Fate::FailsAfter => Err(trouble(course)),
+                Ok(done) => Ok(done),
+                Err(_) => std::future::pending().await,
+            },
+            Fate::FailsBefore | Fate::FailsThenLands => Err(trouble(course)),
+            Fate::Silent => std::future::pending().await,
+            Fate::Conflict if verb == "PUT" => Err(exists(name)),
+            Fate::Conflict => Err(trouble(course)),
+        };
+        sleep(course.back).await;
+        self.open().await;
+        result
+    }
+
+    /// Until a request that was sent takes effect; `false` if it never will.
+    async fn arrive(&self, course: Course) -> bool {
+        sleep(course.there).await;
+        let mut gate = self.0.gate.subscribe();
+        if course.held_by_stall && gate.wait_for(|gate| *gate != Gate::Stalled).await.is_err() {
+            return false;
+        }
+        let dead = *gate.borrow() == Gate::Dead;
+        match course.bequest {
+            Bequest::Lost if dead => return false,
+            Bequest::LandsLate(later) if dead => sleep(later).await,
+            _ => {}
+        }
+        true
+    }
+
+    /// A request that only reads.
+    async fn look<T>(&self, verb: &str, name: &str, read: impl FnOnce(&Cloud) -> T) -> Result<(T, Course)> {
+        let course = self.send(verb, name).await;
+        sleep(course.there.min(Duration::from_secs(30))).await;
+        let seen = match course.fate {
+            Fate::Answered => Ok((read(&lock(&self.0.cloud)), course)),
+            Fate::Silent | Fate::SilentAfter => std::future::pending().await,
+            _ => Err(trouble(course)),
+        };
+        sleep(course.back).await;
+        self.open().await;
+        seen
+    }
+
+    /// One page of a listing.
+    async fn page(&self, prefix: &str, after: &str) -> Result<(Vec<(String, Stored)>, bool)> {
+        let count = lock(&self.0.rng).pick(&[2, 5, 10, 1000]);
+        let ((mut page, mut more), course) =
+            self.look("LIST", prefix, |cloud| cloud.page(prefix, after, count)).await?;
+        if self.0.mutation == Some(Mutation::ShortListing) && course.salt % 4 == 0 {
+            page.truncate(page.len() / 2);
+            more = false;
+        }
+        Ok((page, more))
+    }
+
+    fn pages(&self, prefix: String, after: String) -> BoxStream<'static, Result<ObjectMeta>> {
+        let link = self.clone();
+        let first = Some((link, prefix, after));
+        let pages = stream::try_unfold(first, |at| async move {
+            let Some((link, prefix, after)) = at else { return Ok(None) };
+            let (page, more) = link.page(&prefix, &after).await?;
+            let metas: Vec<Result<ObjectMeta>> =
+                page.iter().map(|(name, stored)| Ok(meta(name, stored))).collect();
+            let after = page.last().map_or(after, |(name, _)| name.clone());
+            Ok::<_, Error>(Some((stream::iter(metas), more.then_some((link, prefix, after)))))
+        });
+        pages.try_flatten().boxed()
+    }
+
+    /// The bytes of an answer as they come back, perhaps damaged, in pieces.
+    fn delivered(&self, bytes: Bytes, salt: u64) -> BoxStream<'static, Result<Bytes>> {
+        let damaged = lock(&self.0.weather).damaged;
+        let mut rng = Rng::new(salt, 1);
+        let length = bytes.len();
+        let mut bytes = bytes;
+        let mut fails_at_end = false;
+        if length > 0 && rng.chance(damaged) {
+            let at = usize::try_from(rng.between(0, length as u64 - 1)).expect("an index fits");
+            match rng.between(0, 2) {
+                0 => {
+                    let mut flipped = bytes.to_vec();
+                    flipped[at] ^= 1 << rng.between(0, 7);
+                    bytes = flipped.into();
+                }
+                1 => bytes = bytes.slice(..at),
+                _ => {
+                    bytes = bytes.slice(..at);
+                    fails_at_end = true;
+                }
+            }
+            self.0.stage.event(format_args!("p{} an answer is damaged at byte {at}", self.0.process));
+        }
+        let cut = bytes.len() / 2;
+        let mut pieces = vec![Ok(bytes.slice(..cut)), Ok(bytes.slice(cut..))];
+        if fails_at_end {
+            pieces.push(Err(generic("the connection was reset in the body")));
+        }
+        stream::iter(pieces).boxed()
+    }
+}
+
+fn generic(what: &str) -> Error {
+    Error::Generic { store: "simulated", source: what.into() }
+}
+
+fn trouble(course: Course) -> Error {
+    generic(match course.salt % 3 {
+        0 => "500 Internal Server Error",
+        1 => "503 Slow Down",
+        _ => "connection reset by peer",
+    })
+}
+
+fn exists(name: &str) -> Error {
+    Error::AlreadyExists { path: name.to_owned(), source: "409 ConditionalRequestConflict".into() }
+}
+
+fn absent(name: &str) -> Error {
+    Error::NotFound { path: name.to_owned(), source: "404 <Code>NoSuchKey</Code>".into() }
+}
+
+fn meta(name: &str, stored: &Stored) -> ObjectMeta {
+    let mut meta = ObjectMeta {
+        location: Path::from(name),
+        last_modified: Default::default(),
+        size: stored.bytes.len() as u64,
+        e_tag: None,
+        version: None,
+    };
+    meta.last_modified += Duration::from_millis(stored.modified_unix_ms);
+    meta
+}
+
+fn resolve(range: Option<GetRange>, length: u64) -> Result<Range<u64>> {
+    let range = match range {
+        None => return Ok(0..length),
+        Some(GetRange::Bounded(range)) => range,
+        Some(GetRange::Offset(start)) => start..length,
+        Some(GetRange::Suffix(count)) => length.saturating_sub(count)..length,
+    };
+    if range.start >= length || range.start >= range.end {
+        return Err(generic("416 Requested Range Not Satisfiable"));
+    }
+    Ok(range.start..range.end.min(length))
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Link({})", self.0.process)
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "simulated store seen by process {}", self.0.process)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Link {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let bytes = Bytes::from(payload);
+        let name = location.to_string();
+        let target = name.clone();
+        let lies = self.0.mutation == Some(Mutation::LyingPut) && lock(&self.0.rng).chance(20);
+        let blind = self.0.mutation == Some(Mutation::BlindCollision);
+        let created = match opts.mode {
+            PutMode::Create => {
+                self.change("PUT", &name, move |cloud| {
+                    let in_log = relative(&target).starts_with(lsvd_format::names::LOG_FOLDER);
+                    (lies && in_log) || cloud.create(&target, bytes) || (blind && in_log)
+                })
+                .await?
+            }
+            PutMode::Overwrite => {
+                self.change("PUT!", &name, move |cloud| {
+                    cloud.overwrite(&target, bytes);
+                    true
+                })
+                .await?
+            }
+            PutMode::Update(_) => return Err(unsupported("conditional update")),
+        };
+        if !created {
+            return Err(exists(&name));
+        }
+        Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(unsupported("multipart upload"))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let name = location.to_string();
+        let (stored, course) = match self.look("GET", &name, |cloud| cloud.get(&name)).await {
+            Err(_) if self.0.mutation == Some(Mutation::ErrorAsAbsence) => return Err(absent(&name)),
+            other => other?,
+        };
+        let stored = stored.ok_or_else(|| absent(&name))?;
+        let range = resolve(options.range, stored.bytes.len() as u64)?;
+        let index = |at: u64| usize::try_from(at).expect("what is in memory can be indexed");
+        let bytes = if options.head {
+            Bytes::new()
+        } else {
+            stored.bytes.slice(index(range.start)..index(range.end))
+        };
+        Ok(GetResult {
+            payload: GetResultPayload::Stream(self.delivered(bytes, course.salt)),
+            meta: meta(&name, &stored),
+            range,
+            attributes: Attributes::default(),
+            extensions: Default::default(),
+        })
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let link = self.clone();
+        locations
+            .then(move |location| {
+                let link = link.clone();
+                async move {
+                    let location = location?;
+                    let name = location.to_string();
+                    link.change("DELETE", &name.clone(), move |cloud| cloud.delete(&name)).await?;
+                    Ok(location)
+                }
+            })
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.pages(folder(prefix), String::new())
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.pages(folder(prefix), offset.to_string())
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let prefix = folder(prefix);
+        let all: Vec<ObjectMeta> = self.pages(prefix.clone(), String::new()).try_collect().await?;
+        let below = |meta: &ObjectMeta| {
+            meta.location.as_ref()[prefix.len()..].split_once('/').map(|(first, _)| first.to_owned())
+        };
+        let mut common_prefixes: Vec<Path> =
+            all.iter().filter_map(below).map(|first| Path::from(format!("{prefix}{first}"))).collect();
+        common_prefixes.dedup();
+        let objects = all.into_iter().filter(|meta| below(meta).is_none()).collect();
+        Ok(ListResult { common_prefixes, objects, extensions: Default::default() })
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        Err(unsupported("copy"))
+    }
+}
+
+fn folder(prefix: Option<&Path>) -> String {
+    prefix.filter(|prefix| !prefix.as_ref().is_empty()).map(|prefix| format!("{prefix}/")).unwrap_or_default()
+}
+
+fn unsupported(operation: &str) -> Error {
+    Error::NotImplemented { operation: operation.to_owned(), implementer: "the simulated store".to_owned() }
+}

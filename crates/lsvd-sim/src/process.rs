@@ -1,0 +1,223 @@
+//! A daemon: opens the volume, reads what it finds, lets its clients loose, and may die or stall at any moment.
+//!
+//! Knows nothing of other processes: they meet in the store only. A process's death is sudden: its tasks are dropped
+//! and nothing more leaves it, but what it had sent may still land.
+
+use std::sync::{Arc, Mutex};
+
+use futures::future::join_all;
+use lsvd_volume::{Error, Volume};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::client::{Client, read_whole};
+use crate::history::{Generation, Op, Outcome, Request, Sighting, Tick};
+use crate::link::{Gate, Link};
+use crate::scene::Scene;
+use crate::sector::Value;
+use crate::stage::lock;
+
+/// How far a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Takes the volume over and reads what it holds.
+    Opening,
+    /// Its clients are at work.
+    Serving,
+    /// Its clients have done what they wanted; the volume is open.
+    Idle,
+    /// Could not open, or was closed or killed.
+    Ended,
+}
+
+/// A process that opens the volume for writing.
+pub(crate) struct Process {
+    scene: Arc<Scene>,
+    pub(crate) id: u32,
+    link: Link,
+    phase: watch::Sender<Phase>,
+    tasks: Mutex<Vec<AbortHandle>>,
+    /// The volume once it is open, and its generation.
+    open: Mutex<Option<(Volume, usize)>>,
+    failure: Mutex<Option<Error>>,
+}
+
+impl Process {
+    /// Starts a process.
+    pub(crate) fn start(scene: &Arc<Scene>) -> Arc<Self> {
+        let id = scene.next_process();
+        let process = Arc::new(Self {
+            link: scene.link(id, true),
+            scene: Arc::clone(scene),
+            id,
+            phase: watch::Sender::new(Phase::Opening),
+            tasks: Mutex::new(Vec::new()),
+            open: Mutex::new(None),
+            failure: Mutex::new(None),
+        });
+        process.say("starts");
+        let main = Arc::clone(&process).main();
+        process.spawn(main);
+        process
+    }
+
+    fn say(&self, what: &str) {
+        self.scene.stage().event(format_args!("p{} {what}", self.id));
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
+        let task = tokio::spawn(task);
+        lock(&self.tasks).push(task.abort_handle());
+        task
+    }
+
+    /// How far it is.
+    pub(crate) fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Waits until it is at least so far.
+    pub(crate) async fn reach(&self, phase: Phase) {
+        let mut now = self.phase.subscribe();
+        let reached = now.wait_for(|now| *now >= phase).await;
+        debug_assert!(reached.is_ok(), "the process holds the other end");
+    }
+
+    /// Why it could not open the volume, if that is so.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        lock(&self.failure).clone()
+    }
+
+    /// Its volume, if it is open.
+    pub(crate) fn volume(&self) -> Option<Volume> {
+        lock(&self.open).as_ref().map(|(volume, _)| volume.clone())
+    }
+
+    /// Dies here and now.
+    pub(crate) fn kill(&self) {
+        if self.phase() != Phase::Ended {
+            self.say("dies");
+        }
+        self.link.set_gate(Gate::Dead);
+        lock(&self.tasks).drain(..).for_each(|task| task.abort());
+        lock(&self.open).take();
+        self.phase.send_replace(Phase::Ended);
+    }
+
+    /// Stalls or wakes.
+    pub(crate) fn set_stalled(&self, stalled: bool) {
+        self.say(if stalled { "stalls" } else { "wakes" });
+        self.link.set_gate(if stalled { Gate::Stalled } else { Gate::Open });
+    }
+
+    /// Whether it stalls.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.link.gate() == Gate::Stalled
+    }
+
+    /// Closes the volume cleanly, in the background, whatever its clients do.
+    pub(crate) fn close(self: &Arc<Self>) {
+        let Some((volume, generation)) = lock(&self.open).clone() else { return };
+        let process = Arc::clone(self);
+        self.spawn(async move {
+            let scene = &process.scene;
+            let submit = scene.tick();
+            process.say("closes");
+            let closed = volume.close().await;
+            let tick = scene.tick();
+            scene.stage().event(format_args!("p{} @{tick} closed: {closed:?}", process.id));
+            let outcome = if closed.is_ok() { Outcome::Done(tick) } else { Outcome::Failed(tick) };
+            let op = Op { request: Request::Flush, submit, outcome };
+            lock(&scene.history).generations[generation].ops.push(op);
+        });
+    }
+
+    async fn main(self: Arc<Self>) {
+        let scene = &self.scene;
+        let bucket = scene.bucket(&self.link, self.id);
+        let volume = match Volume::open(bucket, scene.open_options(self.id)).await {
+            Ok(volume) => volume,
+            Err(error) => {
+                scene.stage().event(format_args!("p{} can not open: {error}", self.id));
+                scene.check_error("an opening", &error);
+                lock(&self.failure).replace(error);
+                self.phase.send_replace(Phase::Ended);
+                return;
+            }
+        };
+        let opened = scene.tick();
+        let description = volume.description().clone();
+        scene.stage().event(format_args!("p{} @{opened} has opened: {description:?}", self.id));
+        let generation = {
+            let mut history = lock(&scene.history);
+            let epoch = description.epoch.0;
+            history.generations.push(Generation { epoch, opened, ..Generation::default() });
+            history.generations.len() - 1
+        };
+        lock(&self.open).replace((volume.clone(), generation));
+        let Some(found) = self.sight(&volume).await else {
+            self.say("can not read what it opened");
+            self.phase.send_replace(Phase::Ended);
+            return;
+        };
+        lock(&scene.history).generations[generation].found = Some(found);
+        self.phase.send_replace(Phase::Serving);
+        let mut rng = scene.rng(20, u64::from(self.id));
+        let clients = (0..rng.between(1, scene.settings.clients_max)).map(|i| Client {
+            scene: Arc::clone(scene),
+            volume: volume.clone(),
+            name: format!("p{}c{i}", self.id),
+            generation,
+            rng: scene.rng(21, u64::from(self.id) << 8 | i),
+        });
+        let tasks: Vec<_> = clients.map(|client| self.spawn(client.run())).collect();
+        join_all(tasks).await;
+        self.phase.send_replace(Phase::Idle);
+    }
+
+    /// All sectors as this opening found them: read by itself, or by a reader beside it.
+    async fn sight(&self, volume: &Volume) -> Option<Vec<Value>> {
+        let mut rng = self.scene.rng(22, u64::from(self.id));
+        if rng.chance(250) {
+            if let Some((_, _, values)) = look_once(&self.scene).await {
+                return Some(values);
+            }
+        }
+        read_whole(&self.scene, volume, &mut rng).await
+    }
+}
+
+/// Opens the volume read-only and reads all of it: when the opening began, when it had succeeded, what was there.
+async fn look_once(scene: &Arc<Scene>) -> Option<(Tick, Tick, Vec<Value>)> {
+    let id = scene.next_process();
+    let link = scene.link(id, false);
+    let from = scene.tick();
+    scene.stage().event(format_args!("p{id} @{from} opens read-only"));
+    let opened = Volume::open_read_only(scene.bucket(&link, id), scene.open_options(id)).await;
+    let until = scene.tick();
+    let volume = match opened {
+        Ok(volume) => volume,
+        Err(error) => {
+            scene.stage().event(format_args!("p{id} can not open read-only: {error}"));
+            scene.check_error("a read-only opening", &error);
+            return None;
+        }
+    };
+    scene.stage().event(format_args!("p{id} @{until} has opened read-only"));
+    let values = read_whole(scene, &volume, &mut scene.rng(23, u64::from(id))).await;
+    values.map(|values| (from, until, values))
+}
+
+/// A read-only opening beside whoever writes; kept for the judge if the same writer was the newest all the time.
+pub(crate) async fn look(scene: Arc<Scene>) {
+    let newest = || {
+        let history = lock(&scene.history);
+        (0..history.generations.len()).max_by_key(|i| history.generations[*i].epoch)
+    };
+    let before = newest();
+    let Some((from, until, values)) = look_once(&scene).await else { return };
+    let mut history = lock(&scene.history);
+    if let Some(generation) = before.map(|i| &mut history.generations[i]) {
+        generation.sightings.push(Sighting { from, until, values });
+    }
+}

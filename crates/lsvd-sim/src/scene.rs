@@ -1,0 +1,206 @@
+//! The setting of one run: how the volume is made and opened, how many take it over, what the history says so far.
+//!
+//! Knows what was drawn from the seed; plays nothing itself.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use lsvd_backend::{Bucket, RetryPolicy};
+use lsvd_volume::{CreateOptions, Environment, OpenOptions};
+
+use crate::cloud::{Cloud, PREFIX};
+use crate::history::{History, Tick};
+use crate::link::{Link, World};
+use crate::mutation::Mutation;
+use crate::oracle::Violation;
+use crate::rng::Rng;
+use crate::sector::BLOCK_SECTORS;
+use crate::stage::{Stage, lock};
+use crate::weather::Weather;
+
+/// What is drawn once for a run. Small on purpose: corners are near.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) blocks: u32,
+    pub(crate) window: u64,
+    pub(crate) batch_bytes_max: u64,
+    pub(crate) batch_age_max: Duration,
+    pub(crate) buffer_bytes_max: u64,
+    pub(crate) uploads_max: usize,
+    pub(crate) flush_uploads_max: usize,
+    pub(crate) fetches_max: usize,
+    pub(crate) cache_bytes_max: u64,
+    pub(crate) io_timeout: Duration,
+    pub(crate) probe: bool,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) takeovers: u64,
+    pub(crate) clients_max: u64,
+    pub(crate) requests_max: u64,
+    /// Largest write in sectors.
+    pub(crate) write_sectors_max: u64,
+    /// Longest pause between a client's requests.
+    pub(crate) pause_ms_max: u64,
+    pub(crate) flush_rate: u64,
+}
+
+impl Settings {
+    fn draw(rng: &mut Rng) -> Self {
+        let batch_bytes_max = rng.pick(&[8 << 10, 16 << 10, 32 << 10, 64 << 10]);
+        Self {
+            blocks: u32::try_from(rng.spread(8, 192)).expect("small"),
+            window: rng.pick(&[2, 2, 3, 4, 8, 128]),
+            batch_bytes_max,
+            batch_age_max: Duration::from_millis(rng.spread(5, 2000)),
+            buffer_bytes_max: batch_bytes_max * rng.pick(&[2, 3, 8, 64]),
+            uploads_max: rng.pick(&[1, 2, 4, 16]),
+            flush_uploads_max: rng.pick(&[1, 2, 4]),
+            fetches_max: rng.pick(&[1, 4, 100]),
+            cache_bytes_max: rng.pick(&[0, 64 << 10, 4 << 20]),
+            io_timeout: Duration::from_secs(rng.pick(&[5, 10, 30])),
+            probe: rng.chance(100),
+            retry: RetryPolicy {
+                attempt_timeout: Duration::from_millis(rng.pick(&[500, 2000, 10_000])),
+                total_limit: Duration::from_secs(rng.pick(&[5, 30, 3600])),
+                backoff_first: Duration::from_millis(10),
+                backoff_max: Duration::from_millis(rng.pick(&[50, 1000, 5000])),
+            },
+            takeovers: rng.between(1, 7),
+            clients_max: rng.between(1, 4),
+            requests_max: rng.spread(3, 40),
+            write_sectors_max: rng.pick(&[4, 8, 24, 64]),
+            pause_ms_max: rng.pick(&[1, 20, 200]),
+            flush_rate: rng.pick(&[20, 100, 250]),
+        }
+    }
+}
+
+/// All that the players of a run share.
+pub(crate) struct Scene {
+    pub(crate) seed: u64,
+    pub(crate) world: World,
+    pub(crate) settings: Settings,
+    pub(crate) history: Mutex<History>,
+    writes: Mutex<u32>,
+    processes: Mutex<u32>,
+}
+
+impl Scene {
+    /// The scene of `seed`. Needs a runtime with a paused clock.
+    pub(crate) fn new(seed: u64, keep_lines: bool, mutation: Option<Mutation>) -> Self {
+        let stage = Arc::new(Stage::new(keep_lines));
+        let settings = Settings::draw(&mut Rng::new(seed, 1));
+        let weather = Weather::draw(&mut Rng::new(seed, 2));
+        stage.event(format_args!("seed {seed} {settings:?}"));
+        stage.event(format_args!("{weather:?}"));
+        let world = World {
+            cloud: Arc::new(Mutex::new(Cloud::new(Arc::clone(&stage), mutation))),
+            weather: Arc::new(Mutex::new(weather)),
+            stage,
+            mutation,
+        };
+        let history = Mutex::new(History::new(settings.blocks));
+        Self { seed, world, settings, history, writes: Mutex::new(0), processes: Mutex::new(0) }
+    }
+
+    pub(crate) fn stage(&self) -> &Stage {
+        &self.world.stage
+    }
+
+    pub(crate) fn sectors(&self) -> u32 {
+        self.settings.blocks * BLOCK_SECTORS
+    }
+
+    /// A generator for one user, of which there is one for each `kind` and `number`.
+    pub(crate) fn rng(&self, kind: u64, number: u64) -> Rng {
+        Rng::new(self.seed, kind << 32 | number)
+    }
+
+    /// A number for a new process.
+    pub(crate) fn next_process(&self) -> u32 {
+        let mut processes = lock(&self.processes);
+        *processes += 1;
+        *processes
+    }
+
+    /// A number for a new write.
+    pub(crate) fn next_write(&self) -> u32 {
+        let mut writes = lock(&self.writes);
+        *writes += 1;
+        *writes
+    }
+
+    /// A new process's way to the store.
+    pub(crate) fn link(&self, process: u32, may_write: bool) -> Link {
+        Link::new(&self.world, process, may_write, self.rng(10, u64::from(process)))
+    }
+
+    /// The volume's prefix as seen over `link`.
+    pub(crate) fn bucket(&self, link: &Link, process: u32) -> Bucket {
+        Bucket::from_store(Arc::new(link.clone()), PREFIX, "sim")
+            .with_retry(self.settings.retry)
+            .with_jitter_seed(self.rng(11, u64::from(process)).bits())
+    }
+
+    fn environment(&self, process: u32) -> Environment {
+        let rng = Mutex::new(self.rng(12, u64::from(process)));
+        let stage = Arc::clone(&self.world.stage);
+        // Hosts' clocks differ, by more than any timeout.
+        let ahead_ms = self.rng(13, u64::from(process)).between(0, 3_600_000);
+        Environment {
+            now_unix_ms: Arc::new(move || stage.unix_ms(ahead_ms)),
+            random: Arc::new(move || lock(&rng).bytes16()),
+        }
+    }
+
+    pub(crate) fn create_options(&self, process: u32) -> CreateOptions {
+        let mut options = CreateOptions::new(u64::from(self.settings.blocks) * lsvd_format::BLOCK_BYTES);
+        options.window = self.settings.window;
+        options.environment = self.environment(process);
+        options
+    }
+
+    pub(crate) fn open_options(&self, process: u32) -> OpenOptions {
+        let settings = &self.settings;
+        OpenOptions {
+            batch_bytes_max: settings.batch_bytes_max,
+            batch_age_max: settings.batch_age_max,
+            buffer_bytes_max: settings.buffer_bytes_max,
+            uploads_max: settings.uploads_max,
+            flush_uploads_max: settings.flush_uploads_max,
+            fetches_max: settings.fetches_max,
+            cache_bytes_max: settings.cache_bytes_max,
+            io_timeout: settings.io_timeout,
+            probe: settings.probe && self.world.mutation.is_none(),
+            environment: self.environment(process),
+            ..OpenOptions::default()
+        }
+    }
+
+    /// A new tick.
+    pub(crate) fn tick(&self) -> Tick {
+        self.stage().tick()
+    }
+
+    /// The longest that a client may have to wait for any answer: for room, for a base, and for durability.
+    pub(crate) fn patience(&self) -> Duration {
+        self.settings.io_timeout * 4 + Duration::from_secs(1)
+    }
+
+    /// Whether answers of the store may come back damaged in this run.
+    pub(crate) fn may_be_damaged(&self) -> bool {
+        lock(&self.world.weather).damaged > 0
+    }
+
+    /// An error that nothing in this run can be the reason of.
+    pub(crate) fn check_error(&self, who: &str, error: &lsvd_volume::Error) {
+        use lsvd_volume::Error;
+        let rule = match error {
+            Error::Corrupt { .. } if !self.may_be_damaged() => 5,
+            Error::Newer { .. } if !self.may_be_damaged() => 5,
+            Error::Invalid(_) | Error::ReadOnly { .. } | Error::NotFound { .. } => 4,
+            Error::UnsafeStore { .. } => 2,
+            _ => return,
+        };
+        self.stage().accuse(Violation::new(rule, format!("{who} was told, without a reason: {error}")));
+    }
+}
