@@ -51,6 +51,9 @@ pub struct Superblock {
     /// Present if this version was written by a clean close: the last number of the log then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed_at: Option<SequenceNumber>,
+    /// A number that the log is known to have reached: a log that ends before it has lost objects. It may lag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_reached: Option<SequenceNumber>,
     /// Wall-clock time of writing, in milliseconds since 1970, by the writer's clock.
     pub written_unix_ms: u64,
     /// The program that wrote this version, for people.
@@ -100,12 +103,12 @@ impl Superblock {
         if !numbers.contains(&self.log_first_number.0) {
             return Err(format!("log_first_number {} is out of range", self.log_first_number));
         }
-        match self.closed_at {
-            Some(closed_at) if closed_at.0 > NUMBER_MAX => {
-                Err(format!("closed_at {closed_at} is out of range"))
+        for (field, value) in [("closed_at", self.closed_at), ("log_reached", self.log_reached)] {
+            if let Some(value) = value.filter(|value| value.0 > NUMBER_MAX) {
+                return Err(format!("{field} {value} is out of range"));
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 

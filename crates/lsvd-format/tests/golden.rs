@@ -118,6 +118,7 @@ fn superblock_version() {
         log_first_number: SequenceNumber(1),
         unsafe_single_writer: false,
         closed_at: Some(SequenceNumber(70)),
+        log_reached: None,
         written_unix_ms: 1_700_000_000_789,
         written_by: "lsvd 0.1.0".to_owned(),
         features_to_read: Vec::new(),

@@ -71,6 +71,7 @@ impl Volume {
             log_first_number: SequenceNumber(1),
             unsafe_single_writer: false,
             closed_at: closed_at.map(SequenceNumber),
+            log_reached: None,
             written_unix_ms: 0,
             written_by: "a test".to_owned(),
             features_to_read: Vec::new(),
@@ -201,6 +202,19 @@ fn pattern(number: u64, ordinal: usize) -> impl Iterator<Item = u8> {
 #[test]
 fn reads_a_volume() {
     Volume::new("whole").reads("");
+}
+
+/// Rule 6: what was moved is read from where it was moved to, each block of a run, and its source may go.
+#[test]
+fn reads_moved_blocks_from_where_they_are_now() {
+    let volume = Volume::new("moved");
+    for number in [5, 7] {
+        volume.damage(number, |bytes| {
+            let frames = bytes.len() - if number == 5 { 12 * 4104 } else { 4 * 4104 };
+            bytes[frames..frames + 2 * 4104].fill(0);
+        });
+    }
+    volume.reads("");
 }
 
 /// Rule 5: no unverified byte.

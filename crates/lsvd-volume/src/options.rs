@@ -53,6 +53,9 @@ pub struct OpenOptions {
     pub io_timeout: Duration,
     /// Open a volume on a store whose create-only PUT does not hold; see [`CreateOptions::unsafe_single_writer`].
     pub unsafe_single_writer: bool,
+    /// Take a log that ends before the number that it is known to have reached for the whole log: somebody deleted its
+    /// newest objects on purpose, to wind the volume back. Off by default: the volume then refuses to open for writing.
+    pub accept_shorter_log: bool,
     /// Ask the store at opening whether its create-only PUT holds (a dozen small requests). On by default.
     pub probe: bool,
     /// Where time and randomness come from.
@@ -71,6 +74,7 @@ impl Default for OpenOptions {
             cache_bytes_max: 256 << 20,
             io_timeout: Duration::from_secs(60),
             unsafe_single_writer: false,
+            accept_shorter_log: false,
             probe: true,
             environment: Environment::default(),
         }

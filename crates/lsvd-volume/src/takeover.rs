@@ -17,7 +17,7 @@ use lsvd_format::{Epoch, ObjectIdentity, SequenceNumber, SuperblockNumber, Write
 
 use crate::recovery::{Recovered, recover};
 use crate::store::{Put, VolumeStore};
-use crate::{Environment, Error, Recovery};
+use crate::{Environment, Error, OpenOptions, Recovery};
 
 /// Superblock versions kept when old ones are pruned.
 const SUPERBLOCKS_KEPT: usize = 8;
@@ -36,12 +36,14 @@ pub(crate) struct TakenOver {
 }
 
 /// Takes the volume over from whoever has it.
-pub(crate) async fn take_over(store: &VolumeStore, environment: &Environment) -> Result<TakenOver, Error> {
+pub(crate) async fn take_over(store: &VolumeStore, options: &OpenOptions) -> Result<TakenOver, Error> {
+    let environment = &options.environment;
     let writer = WriterId((environment.random)());
-    let (number, superblock) = raise_epoch(store, environment, writer).await?;
+    let (number, superblock) = raise_epoch(store, options, writer).await?;
     tracing::info!(volume = %store.label(), epoch = %superblock.epoch, "starting recovery");
     let Recovered { mut replay, strays, .. } = recover(store, &superblock, false).await?;
     refuse_a_hole(store, &replay, &strays, superblock.window).await?;
+    refuse_a_shorter_log(store, &superblock, &replay)?;
     let fence = land_fence(store, environment, &superblock, &mut replay).await?;
     let newer = store.superblock_numbers(Some(number)).await?;
     if let Some(newest) = newer.last() {
@@ -59,7 +61,7 @@ pub(crate) async fn take_over(store: &VolumeStore, environment: &Environment) ->
 /// Step 1: creates the superblock version that begins this writer's epoch.
 async fn raise_epoch(
     store: &VolumeStore,
-    environment: &Environment,
+    options: &OpenOptions,
     writer: WriterId,
 ) -> Result<(SuperblockNumber, Superblock), Error> {
     loop {
@@ -80,7 +82,8 @@ async fn raise_epoch(
             epoch: Epoch(number.0),
             writer_id: writer,
             closed_at: None,
-            written_unix_ms: (environment.now_unix_ms)(),
+            log_reached: current.log_reached.max(current.closed_at).filter(|_| !options.accept_shorter_log),
+            written_unix_ms: (options.environment.now_unix_ms)(),
             written_by: written_by(),
             ..current
         };
@@ -116,6 +119,19 @@ async fn refuse_a_hole(
     let reason = format!(
         "it is missing, but number {beyond} is there, which no writer could have put before it was: restore it, or \
          open read-only what lies before it"
+    );
+    Err(store.corrupt(names::log_object(next), reason))
+}
+
+/// A log that ends before a number that it had reached has lost objects, or was wound back by hand.
+fn refuse_a_shorter_log(store: &VolumeStore, superblock: &Superblock, replay: &Replay) -> Result<(), Error> {
+    let next = replay.next_number();
+    let Some(reached) = superblock.log_reached.filter(|reached| *reached >= next) else {
+        return Ok(());
+    };
+    let reason = format!(
+        "it is missing, though the log had reached number {reached}: restore it; open read-only what lies before it; or, \
+         if the newest objects were deleted to wind the volume back, open with --accept-shorter-log"
     );
     Err(store.corrupt(names::log_object(next), reason))
 }

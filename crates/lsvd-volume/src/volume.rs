@@ -134,8 +134,7 @@ impl Volume {
         check_options(&options)?;
         let store = VolumeStore::new(bucket);
         check_guarantees(&store, &options).await?;
-        let TakenOver { number, superblock, replay, recovery } =
-            take_over(&store, &options.environment).await?;
+        let TakenOver { number, superblock, replay, recovery } = take_over(&store, &options).await?;
         Ok(Self::start(store, options, number, superblock, replay, recovery, false))
     }
 
@@ -350,8 +349,10 @@ impl Volume {
         }
         if !inner.description.read_only {
             inner.core.request(Request::Flush).await?;
+            let durable_number = SequenceNumber(inner.core.stats().durable_number);
             let closed = Superblock {
-                closed_at: Some(SequenceNumber(inner.core.stats().durable_number)),
+                closed_at: Some(durable_number),
+                log_reached: Some(durable_number),
                 written_unix_ms: (inner.environment.now_unix_ms)(),
                 written_by: written_by(),
                 ..inner.superblock.clone()

@@ -61,11 +61,10 @@ pub fn encode_frame(identity: &ObjectIdentity, ordinal: BlockOrdinal, block: &[u
 pub fn encode_frames(identity: &ObjectIdentity, first: BlockOrdinal, blocks: &[u8], out: &mut Vec<u8>) {
     assert_eq!(blocks.len() % BLOCK_LEN, 0, "frames hold whole blocks");
     let count = blocks.len() / BLOCK_LEN;
-    let count_u32 = u32::try_from(count).expect("ordinals fit in 32 bits");
-    assert!(first.0.checked_add(count_u32).is_some(), "ordinals fit in 32 bits");
+    let ordinals = ordinals(first, count).expect("ordinals fit in 32 bits");
     out.reserve(count * FRAME_LEN);
     let seed = Seed::new(identity);
-    for (ordinal, block) in (first.0..).zip(blocks.chunks_exact(BLOCK_LEN)) {
+    for (ordinal, block) in ordinals.zip(blocks.chunks_exact(BLOCK_LEN)) {
         out.extend_from_slice(&seed.checksum(ordinal, FLAGS, block).to_le_bytes());
         out.extend_from_slice(&FLAGS.to_le_bytes());
         out.extend_from_slice(block);
@@ -88,16 +87,14 @@ pub fn decode_frames(
         let whole = len_bytes(frames).div_ceil(FRAME_BYTES) * FRAME_BYTES;
         return Err(DecodeError::Short { have_bytes: len_bytes(frames), need_bytes: whole });
     }
-    if u32::try_from(count).ok().and_then(|count| first.0.checked_add(count)).is_none() {
-        return Err(DecodeError::corrupt(
-            0,
-            format!("{count} frames from ordinal {} have no numbers", first.0),
-        ));
-    }
+    let Some(ordinals) = ordinals(first, count) else {
+        let reason = format!("{count} frames from ordinal {}, beyond any object's end", first.0);
+        return Err(DecodeError::corrupt(0, reason));
+    };
     let seed = Seed::new(identity);
     let mut data = Vec::with_capacity(count * BLOCK_LEN);
     let mut offset_bytes = 0;
-    for (ordinal, frame) in (first.0..).zip(frames.chunks_exact(FRAME_LEN)) {
+    for (ordinal, frame) in ordinals.zip(frames.chunks_exact(FRAME_LEN)) {
         let (stored, flags, block) = (u32_at(frame, 0), u32_at(frame, 4), &frame[HEAD_LEN..]);
         let computed = seed.checksum(ordinal, flags, block);
         if stored != computed {
@@ -114,4 +111,10 @@ pub fn decode_frames(
         offset_bytes += FRAME_BYTES;
     }
     Ok(Bytes::from(data))
+}
+
+/// The ordinals of `count` frames from `first`, if a payload can be so long.
+fn ordinals(first: BlockOrdinal, count: usize) -> Option<Range<u32>> {
+    let end = first.0.checked_add(u32::try_from(count).ok()?)?;
+    Some(first.0..end)
 }

@@ -347,6 +347,16 @@ fn ordinals_that_do_not_fit_are_an_error() {
     assert!(matches!(decoded, Err(DecodeError::Corrupt { .. })));
 }
 
+/// Found by the fuzz target `frames`: counting one past the last ordinal overflowed.
+#[test]
+fn the_last_ordinal_is_an_ordinal() {
+    let last = BlockOrdinal(u32::MAX - 1);
+    let mut frame = Vec::new();
+    encode_frame(&identity(), last, &blocks(1), &mut frame);
+    assert_eq!(decode_frames(&identity(), last, &frame).as_deref(), Ok(&blocks(1)[..]));
+    assert_eq!(decode_frames(&identity(), BlockOrdinal(u32::MAX), &[]).as_deref(), Ok(&[][..]));
+}
+
 fn any_extent(count_max: u64) -> impl Strategy<Value = Extent> {
     (1..=count_max)
         .prop_flat_map(|count| (0..=BLOCKS_MAX - count, Just(count)))
@@ -409,9 +419,14 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>, ordinal: u32) {
+    fn arbitrary_bytes_do_not_panic(
+        bytes: Vec<u8>,
+        ordinal in prop_oneof![any::<u32>(), u32::MAX - 3..=u32::MAX],
+        count in 0..4usize,
+    ) {
         let _ = Header::decode(&bytes);
         let _ = decode_frames(&identity(), BlockOrdinal(ordinal), &bytes);
+        let _ = decode_frames(&identity(), BlockOrdinal(ordinal), &vec![0; count * 4104]);
     }
 
     /// Arbitrary bytes behind a sound checksum reach the parser's inside.
