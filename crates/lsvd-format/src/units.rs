@@ -12,9 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub const BLOCK_BYTES: u64 = 4096;
 /// [`BLOCK_BYTES`] for indexing memory.
 pub const BLOCK_LEN: usize = 4096;
-/// The largest volume: one block less than 2^63 bytes, so that every offset and every end fits a signed 64-bit
-/// number, as files and NBD clients count.
-pub const VOLUME_BYTES_MAX: u64 = (1 << 63) - BLOCK_BYTES;
+/// The largest volume, 64 PiB: one batch can then discard all of it in 4,096 entries, and no sum of offsets overflows.
+pub const VOLUME_BYTES_MAX: u64 = 1 << 56;
 /// The largest number of a log object or superblock version, and the largest epoch: adding a window to it, or one,
 /// does not overflow.
 pub const NUMBER_MAX: u64 = (1 << 63) - 1;
