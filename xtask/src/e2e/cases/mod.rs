@@ -1,0 +1,33 @@
+//! The cases: what is shown end to end, in the order in which it is.
+//!
+//! Each case makes volumes of its own, and leaves the store as a case after it needs it: running.
+
+mod clients;
+mod damage;
+mod input;
+mod recovery;
+mod store_faults;
+mod takeover;
+mod tools;
+
+use super::case::{Case, Needs, World};
+
+/// All cases, those first that say most when they fail.
+pub(super) fn all() -> Vec<Case> {
+    [
+        tools::CASES,
+        clients::CASES,
+        recovery::CASES,
+        takeover::CASES,
+        input::CASES,
+        damage::CASES,
+        store_faults::CASES,
+    ]
+    .into_iter()
+    .flatten()
+    .map(|&(name, shows, needs, run)| Case { name, shows, needs, run })
+    .collect()
+}
+
+/// A case as its file lists it.
+type Entry = (&'static str, &'static str, Needs, fn(&World) -> anyhow::Result<()>);

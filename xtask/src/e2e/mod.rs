@@ -1,0 +1,179 @@
+//! `cargo xtask e2e`: the daemon on a real store, driven by clients that are not ours.
+//!
+//! Outside, this builds the daemon and starts itself again in a sandbox: namespaces for processes and mounts, and a
+//! network that has only loopback, so that nothing can leave the machine and nothing outlives the run. Inside, it starts
+//! the store, runs the cases one after another and counts them.
+//!
+//! Invariants: 1. every wait has a limit; 2. all state is below target/e2e; 3. a case that can not run is said loudly
+//! and fails where CI is set; 4. no secret of the store is in anything that a daemon printed (rule 11).
+
+mod case;
+mod cases;
+mod daemon;
+mod mount;
+mod store;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::geteuid;
+
+use crate::{setup, shell};
+
+pub(crate) use daemon::{Daemon, Serve};
+pub(crate) use store::StoreKind;
+
+/// The whole run: a run that takes longer has hung somewhere.
+const RUN_LIMIT: Duration = Duration::from_secs(45 * 60);
+
+/// `cargo xtask e2e`
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct E2e {
+    /// What the volumes live on
+    #[arg(long, value_enum, default_value_t = StoreKind::Seaweedfs)]
+    store: StoreKind,
+    /// A server that runs already, with --bucket and credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the
+    /// network is then not taken away
+    #[arg(long, value_name = "URL", requires = "bucket")]
+    endpoint: Option<String>,
+    /// The bucket on that server; the cases write below a prefix of their own
+    #[arg(long)]
+    bucket: Option<String>,
+    /// Only cases whose names contain one of these
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// How often two daemons take one volume over from each other
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    takeovers: u32,
+    /// Drive the optimised daemon
+    #[arg(long)]
+    release: bool,
+    /// Drive this daemon instead of building one
+    #[arg(long, value_name = "PATH")]
+    lsvd: Option<PathBuf>,
+    /// Keep the state of cases that passed, too
+    #[arg(long)]
+    keep: bool,
+    /// Print the names of the cases
+    #[arg(long)]
+    list: bool,
+    /// Already in the sandbox, as root of it
+    #[arg(long, hide = true)]
+    inside: bool,
+}
+
+impl E2e {
+    fn on(store: StoreKind) -> Self {
+        Self {
+            store,
+            endpoint: None,
+            bucket: None,
+            names: Vec::new(),
+            takeovers: match store {
+                // A directory is quick enough for the hundred that the promise names.
+                StoreKind::Directory => 100,
+                _ => 20,
+            },
+            release: false,
+            lsvd: None,
+            keep: false,
+            list: false,
+            inside: false,
+        }
+    }
+}
+
+/// Whether continuous integration runs this: nothing may then be skipped.
+pub(crate) fn in_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| value == "true" || value == "1")
+}
+
+/// Runs all cases on one kind of store with the defaults.
+pub(crate) fn run_on(store: StoreKind) -> Result<()> {
+    run(&E2e::on(store))
+}
+
+/// Runs the cases.
+pub(crate) fn run(args: &E2e) -> Result<()> {
+    if args.list {
+        for case in cases::all() {
+            println!("{:<24} {}", case.name, case.shows);
+        }
+        return Ok(());
+    }
+    if args.inside {
+        return case::run_all(args);
+    }
+    setup::install()?;
+    let lsvd = match &args.lsvd {
+        Some(path) => path.canonicalize().with_context(|| format!("no daemon at {}", path.display()))?,
+        None => build_lsvd(args.release)?,
+    };
+    enter_sandbox(args, &lsvd)
+}
+
+/// Builds the daemon and says where it is.
+///
+/// The default is the profile of the tests: its assertions and overflow checks are on, and CI has built most of it.
+pub(crate) fn build_lsvd(release: bool) -> Result<PathBuf> {
+    let mut command = shell::cargo();
+    command.args(["build", "--quiet", "--locked", "--package", "lsvd", "--bin", "lsvd"]);
+    if release {
+        command.arg("--release");
+    }
+    shell::run(&mut command)?;
+    let path = target().join(if release { "release/lsvd" } else { "debug/lsvd" });
+    path.canonicalize().with_context(|| format!("cargo built no {}", path.display()))
+}
+
+/// Cargo's target directory, where all that is made goes.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| shell::root().join("target"), |dir| shell::root().join(dir))
+}
+
+/// Starts this command again with nothing but loopback, in namespaces that end with it.
+fn enter_sandbox(args: &E2e, lsvd: &Path) -> Result<()> {
+    let own = std::env::current_exe().context("our own program has a path")?;
+    let namespaces = ["--pid", "--fork", "--kill-child", "--mount", "--mount-proc"];
+    let network: &[&str] = if args.endpoint.is_none() { &["--net"] } else { &[] };
+    let can = geteuid().is_root() && {
+        let mut probe = Command::new("unshare");
+        probe.args(namespaces).args(network).arg("true");
+        shell::output(&mut probe, Duration::from_secs(10)).is_ok_and(|output| output.status.success())
+    };
+    let mut command = if can {
+        // The shell is the first process of its namespace: it reaps what daemons leave behind.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "unshare"]).args(namespaces).args(network);
+        command.args(["--", "sh", "-c", "ip link set lo up 2>/dev/null; \"$@\"; exit $?", "sh"]).arg(own);
+        command
+    } else {
+        println!("SKIPPED: no sandbox: namespaces need root; what needs mounts is skipped too");
+        if in_ci() {
+            bail!("CI needs the sandbox: run as root");
+        }
+        Command::new(own)
+    };
+    command.args(["e2e", "--inside"]).arg("--lsvd").arg(lsvd);
+    command.args(["--store", args.store.name(), "--takeovers", &args.takeovers.to_string()]);
+    if let (Some(endpoint), Some(bucket)) = (&args.endpoint, &args.bucket) {
+        command.args(["--endpoint", endpoint, "--bucket", bucket]);
+    }
+    if args.keep {
+        command.arg("--keep");
+    }
+    command.args(&args.names).stdin(Stdio::null());
+    let mut child = command.spawn().context("cannot start the sandbox")?;
+    match shell::wait(&mut child, RUN_LIMIT)? {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => bail!("e2e on {} ended with {}", args.store.name(), shell::exit_code(status)),
+        None => {
+            shell::kill_group(&child);
+            let _ = child.wait();
+            bail!("e2e on {} was still running after {} s", args.store.name(), RUN_LIMIT.as_secs());
+        }
+    }
+}
