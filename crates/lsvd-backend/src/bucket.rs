@@ -22,6 +22,10 @@ use crate::retry::{Attempts, Jitter, RetryPolicy};
 /// How often a range is read again that came back with other than its bytes, before it is called corrupt.
 const SHORT_READS_MAX: u32 = 3;
 
+/// From here on "the first bytes" are asked for as the whole object: no object is that long, and servers that count
+/// in signed numbers refuse a range that is.
+const WHOLE_OBJECT_BYTES: u64 = 1 << 40;
+
 /// What a create-only PUT came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
@@ -182,7 +186,7 @@ impl Bucket {
     pub async fn read_head(&self, name: &str, bytes_max: u64) -> Result<Option<Head>, Error> {
         let (path, mut attempts) = self.begin(Verb::Get, name)?;
         let mut short_reads = 0;
-        let mut range = Some(0..bytes_max.max(1));
+        let mut range = (bytes_max < WHOLE_OBJECT_BYTES).then(|| 0..bytes_max.max(1));
         loop {
             let failure = match attempts.one(self.get(&path, range.clone())).await {
                 Ok((bytes, object_bytes)) => {

@@ -78,7 +78,7 @@ async fn one_racer_wins(bucket: &Bucket) {
 async fn heads_are_exact(bucket: &Bucket) {
     for (name, len) in [("empty", 0_usize), ("one", 1), ("some", 1000)] {
         put(bucket, name, vec![7; len]).await;
-        for bytes_max in [1, 999, 1000, 1001, 1 << 20] {
+        for bytes_max in [1, 999, 1000, 1001, 1 << 20, u64::MAX] {
             let head = good("head", bucket.read_head(name, bytes_max).await).expect("it is there");
             assert_eq!(head.object_bytes, len as u64, "the length of '{name}'");
             assert_eq!(head.bytes.len() as u64, bytes_max.min(len as u64), "the head of '{name}'");
@@ -105,7 +105,7 @@ async fn ranges_are_exact(bucket: &Bucket) {
 /// Rule 4: what is not there is definitely not there, whatever lies beside it.
 async fn absence_is_definite(bucket: &Bucket) {
     for round in 0..2 {
-        for name in ["log/1", "log", "log/10/3", "nothing"] {
+        for name in ["log/1", "log", "lo", "nothing"] {
             assert_eq!(good("head", bucket.read_head(name, 10).await), None, "'{name}' in round {round}");
             assert_eq!(
                 good("range", bucket.read_range(name, 0..10).await),
