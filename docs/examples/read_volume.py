@@ -103,7 +103,9 @@ def replay(folder, record):
                         blocks[start + i] = (volume, number, ordinal + i)
                 ordinal += count
         number = following
-    need(last >= record.get("closed_at", 0), f"the log ends at {last}, but was closed at {record.get('closed_at')}")
+    reached = max(record.get("closed_at", 0), record.get("log_reached", 0))
+    need(last >= reached, f"the log ends at {last}, but had reached {reached}: objects are missing")
+    need(max(present, default=0) < number + record["window"], f"object {number} is missing, but far above it there are others")
     print(f"{len(objects)} objects up to {last}; beyond them {sum(n > last for n in present)} that do not count")
     return blocks, objects
 

@@ -106,10 +106,8 @@ fn log_object_of_format_1() {
     assert_eq!(stored.len() as u64, header.object_bytes());
 }
 
-#[test]
-fn superblock_version() {
-    let number = SuperblockNumber(0x1f);
-    let value = Superblock {
+fn superblock_value() -> Superblock {
+    Superblock {
         volume_id: VolumeId(counting(0x10)),
         epoch: Epoch(0x1e),
         writer_id: WriterId(counting(0x40)),
@@ -124,8 +122,26 @@ fn superblock_version() {
         features_to_read: Vec::new(),
         features_to_write: vec!["a-later-one".to_owned()],
         unknown: [("later_field".to_owned(), serde_json::json!({ "kept": true }))].into_iter().collect(),
-    };
+    }
+}
+
+#[test]
+fn superblock_version() {
+    let (number, value) = (SuperblockNumber(0x1f), superblock_value());
     let stored = golden("superblock.json", &superblock::encode(number, &value));
+    assert_eq!(superblock::decode(number, &stored), Ok(value));
+}
+
+#[test]
+fn superblock_version_of_a_log_in_use() {
+    let number = SuperblockNumber(0x20);
+    let value = Superblock {
+        unsafe_single_writer: true,
+        closed_at: None,
+        log_reached: Some(SequenceNumber(0x0102_0304)),
+        ..superblock_value()
+    };
+    let stored = golden("superblock_reached.json", &superblock::encode(number, &value));
     assert_eq!(superblock::decode(number, &stored), Ok(value));
 }
 

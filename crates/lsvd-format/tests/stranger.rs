@@ -61,7 +61,7 @@ impl Volume {
         std::fs::write(path, bytes).expect("writable");
     }
 
-    fn put_superblock(&self, number: u64, epoch: u64, closed_at: Option<u64>) {
+    fn put_superblock(&self, number: u64, epoch: u64, reached: Option<u64>) {
         let superblock = Superblock {
             volume_id: VolumeId([0xa1; 16]),
             epoch: Epoch(epoch),
@@ -70,8 +70,8 @@ impl Volume {
             window: WINDOW,
             log_first_number: SequenceNumber(1),
             unsafe_single_writer: false,
-            closed_at: closed_at.map(SequenceNumber),
-            log_reached: None,
+            closed_at: None,
+            log_reached: reached.map(SequenceNumber),
             written_unix_ms: 0,
             written_by: "a test".to_owned(),
             features_to_read: Vec::new(),
@@ -259,12 +259,21 @@ fn refuses_epochs_that_fall() {
     volume.refused("comes after epoch 2");
 }
 
-/// Rule 3: a log that was closed and lost its end is not taken for a shorter one.
+/// Rule 4: a log that is known to have been longer is not taken for a shorter one.
 #[test]
 fn refuses_a_log_that_lost_its_end() {
     let volume = Volume::new("end");
     std::fs::remove_file(volume.path("log/000000000000000f")).expect("the object is there");
-    volume.refused("was closed at 15");
+    volume.refused("had reached 15");
+}
+
+/// Rule 4: a hole with objects so far above it that no writer could have put them before is a loss, not the end.
+#[test]
+fn refuses_a_log_with_a_hole() {
+    let volume = Volume::new("hole");
+    volume.put_superblock(4, 2, None);
+    std::fs::remove_file(volume.path("log/0000000000000005")).expect("the object is there");
+    volume.refused("object 5 is missing");
 }
 
 #[test]

@@ -154,6 +154,7 @@ fn impossible_values_are_named() {
         ("log_first_number", json!(0)),
         ("log_first_number", json!(1u64 << 63)),
         ("closed_at", json!(u64::MAX)),
+        ("log_reached", json!(1u64 << 63)),
         ("volume_id", json!("1111")),
         ("writer_id", json!("2222222222222222222222222222222G")),
         ("features_to_read", json!("compression")),
@@ -200,6 +201,7 @@ fn any_superblock() -> impl Strategy<Value = (SuperblockNumber, Superblock)> {
         1..=NUMBER_MAX,
         any::<bool>(),
         prop::option::of(0..=NUMBER_MAX),
+        prop::option::of(0..=NUMBER_MAX),
         any::<u64>(),
         any::<String>(),
         prop::collection::vec("[a-z]{1,5}", 0..3),
@@ -210,7 +212,7 @@ fn any_superblock() -> impl Strategy<Value = (SuperblockNumber, Superblock)> {
             (number, epoch),
             volume,
             writer,
-            (blocks, window, first, single, closed, ms, by, write, unknown),
+            (blocks, window, first, single, closed, reached, ms, by, write, unknown),
         )| {
             let superblock = Superblock {
                 volume_id: VolumeId(volume),
@@ -221,7 +223,7 @@ fn any_superblock() -> impl Strategy<Value = (SuperblockNumber, Superblock)> {
                 log_first_number: SequenceNumber(first),
                 unsafe_single_writer: single,
                 closed_at: closed.map(SequenceNumber),
-                log_reached: None,
+                log_reached: reached.map(SequenceNumber),
                 written_unix_ms: ms,
                 written_by: by,
                 features_to_read: Vec::new(),
