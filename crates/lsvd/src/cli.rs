@@ -1,0 +1,349 @@
+//! The command line: one definition that yields parser, help, man page and completions.
+//!
+//! Knows names, defaults and words; does nothing. Every default is said in the help. Invariant: no flag takes a
+//! secret (rule 11): credentials come from the environment and from profiles alone. URLs are plain texts here: a
+//! parser would have them repeated in its error, with whatever secret was typed into them by mistake.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::units::{parse_bytes, parse_duration, parse_volume_bytes};
+
+/// Version and commit, as `--version` prints them.
+pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("LSVD_COMMIT"), ")");
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    another error
+  2    the command line is wrong
+  3    the store is away, refuses or is full: credentials, network, configuration
+  4    fenced: another writer took the volume over
+  5    corrupt, or written by a newer lsvd
+  6    not there, or there already
+  7    the store does not hold create-only PUT, and nobody vouched for a single writer
+  130  stopped at once by a second signal
+
+Volumes are named by URL: file:///DIR/VOLUME, s3://BUCKET/PREFIX/VOLUME, az://CONTAINER/PREFIX/VOLUME,
+gs://BUCKET/PREFIX/VOLUME, memory://NAME/VOLUME. Credentials come from the environment (AWS_ACCESS_KEY_ID and the
+like) or from a profile, never from the command line.";
+
+/// Bottomless block volumes on object storage, served over NBD.
+#[derive(Debug, Parser)]
+#[command(name = "lsvd", version = VERSION, after_help = EXIT_CODES, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// How log lines on stderr are written
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, help_heading = "Logging")]
+    pub(crate) log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug, trace, or directives such as info,lsvd_volume=debug
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "LSVD_LOG",
+        default_value = "info",
+        help_heading = "Logging"
+    )]
+    pub(crate) log: String,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a new volume
+    Create(Create),
+    /// Serve volumes over NBD until a signal comes
+    Serve(Serve),
+    /// List the volumes below a URL
+    Ls(Ls),
+    /// Say what a volume is, writing nothing
+    Info(Info),
+    /// Create, serve, write, kill, recover and verify a volume in a temporary directory
+    Demo(Demo),
+    /// Print the licences of everything in this program
+    Licenses,
+    /// Print a completion script
+    Completions(Completions),
+    /// Print the manual page, or write one for each command
+    Man(Man),
+}
+
+/// How the store is reached.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Store")]
+pub(crate) struct Store {
+    /// Address of the S3 server, as http://127.0.0.1:9000 [default: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the cloud's]
+    #[arg(long, value_name = "URL")]
+    pub(crate) endpoint: Option<String>,
+
+    /// Region of the bucket [default: AWS_REGION, the profile's, or what fits the endpoint]
+    #[arg(long)]
+    pub(crate) region: Option<String>,
+
+    /// Allow an endpoint without TLS
+    #[arg(long)]
+    pub(crate) allow_http: bool,
+
+    /// Put the bucket's name in the path of requests (the default with --endpoint)
+    #[arg(long, conflicts_with = "virtual_hosted")]
+    pub(crate) path_style: bool,
+
+    /// Put the bucket's name in the host of requests (the default without --endpoint)
+    #[arg(long)]
+    pub(crate) virtual_hosted: bool,
+}
+
+/// The patience of commands that somebody waits for.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// How long the store is asked again while it does not answer
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// `lsvd create`
+#[derive(Args, Debug)]
+pub(crate) struct Create {
+    /// Where: the last segment is the volume's name
+    pub(crate) url: String,
+
+    /// Size of the device, as 64M or 1T (powers of 1,024). Nothing is paid for what was never written
+    #[arg(long, value_parser = parse_volume_bytes)]
+    pub(crate) size: u64,
+
+    /// Numbers that a writer may be ahead of its first unfinished upload, for good
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u64).range(2..=65_536))]
+    pub(crate) window: u64,
+
+    /// Use a store without create-only PUT. Two writers at once then LOSE DATA: you vouch that there is one
+    #[arg(long)]
+    pub(crate) unsafe_single_writer: bool,
+
+    /// How long the store may be away.
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+
+    /// How the store is reached.
+    #[command(flatten)]
+    pub(crate) store: Store,
+}
+
+/// `lsvd serve`
+#[derive(Args, Debug)]
+pub(crate) struct Serve {
+    /// The volumes; each is an export named by its last segment, one alone is the default export too
+    #[arg(required = true, value_name = "URL")]
+    pub(crate) urls: Vec<String>,
+
+    /// Where clients connect: unix:PATH or tcp:HOST:PORT; may be repeated
+    /// [default: unix:DIR/VOLUME.sock, with $XDG_RUNTIME_DIR/lsvd or else /run/lsvd as DIR]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Vec<String>,
+
+    /// Let tcp: addresses be reached from other hosts. There is NO AUTHENTICATION and no encryption: who connects
+    /// reads and writes the volume
+    #[arg(long)]
+    pub(crate) allow_remote: bool,
+
+    /// Serve as of now, writing nothing and fencing nobody; opens what is whole of a damaged volume
+    #[arg(long, conflicts_with = "create")]
+    pub(crate) read_only: bool,
+
+    /// Create with this size what does not exist yet
+    #[arg(long, value_name = "SIZE", value_parser = parse_volume_bytes)]
+    pub(crate) create: Option<u64>,
+
+    /// Use a store without create-only PUT. Two writers at once then LOSE DATA: you vouch that there is one
+    #[arg(long)]
+    pub(crate) unsafe_single_writer: bool,
+
+    /// Ceilings.
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+
+    /// How the store is reached.
+    #[command(flatten)]
+    pub(crate) store: Store,
+}
+
+/// The ceilings of each served volume.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Ceilings, for each volume")]
+pub(crate) struct Limits {
+    /// Memory for chunks that were read
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_bytes)]
+    pub(crate) cache: u64,
+
+    /// Memory for writes that the store does not hold yet; beyond it writes wait
+    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = parse_bytes)]
+    pub(crate) buffer: u64,
+
+    /// A log object is sealed when it holds this much
+    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_bytes)]
+    pub(crate) batch: u64,
+
+    /// A log object is sealed when its first write is this old: what a crash can take of unflushed writes
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
+    pub(crate) batch_age: Duration,
+
+    /// Uploads in flight
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
+    pub(crate) uploads: usize,
+
+    /// Uploads in flight for flushes; beyond it flushes wait and share the next one
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
+    pub(crate) flush_uploads: usize,
+
+    /// Fetches in flight
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
+    pub(crate) fetches: usize,
+
+    /// How long a request waits for the store before it fails; service resumes when the store is back
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    pub(crate) io_timeout: Duration,
+}
+
+/// `lsvd ls`
+#[derive(Args, Debug)]
+pub(crate) struct Ls {
+    /// The prefix below which volumes are looked for
+    pub(crate) url: String,
+
+    /// Print JSON: docs/json.md has the fields
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// How long the store may be away.
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+
+    /// How the store is reached.
+    #[command(flatten)]
+    pub(crate) store: Store,
+}
+
+/// `lsvd info`
+#[derive(Args, Debug)]
+pub(crate) struct Info {
+    /// The volume
+    pub(crate) url: String,
+
+    /// Print JSON: docs/json.md has the fields
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// How long the store may be away.
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+
+    /// How the store is reached.
+    #[command(flatten)]
+    pub(crate) store: Store,
+}
+
+/// `lsvd demo`
+#[derive(Args, Debug)]
+pub(crate) struct Demo {
+    /// Where the demo makes its own directory, which it removes at the end [default: the system's temporary directory]
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+
+    /// How much is written in one stream
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = demo_bytes)]
+    pub(crate) data: u64,
+
+    /// Leave the directory there
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// `lsvd completions`
+#[derive(Args, Debug)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
+}
+
+/// `lsvd man`
+#[derive(Args, Debug)]
+pub(crate) struct Man {
+    /// Write lsvd.1, lsvd-create.1 and so on here
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("with none nothing would ever be done".into()),
+        Ok(count) => Ok(count),
+        Err(_) => Err(format!("'{text}' is not a number")),
+    }
+}
+
+fn demo_bytes(text: &str) -> Result<u64, String> {
+    const MIB: u64 = 1 << 20;
+    let bytes = parse_bytes(text)?;
+    if !(MIB..=64 << 30).contains(&bytes) || !bytes.is_multiple_of(MIB) {
+        return Err("the demo writes whole MiB, from 1M to 64G".into());
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    /// Rule 11: what could be a secret has no flag.
+    #[test]
+    fn no_flag_takes_a_secret() {
+        for command in Cli::command().get_subcommands() {
+            for argument in command.get_arguments() {
+                let name = argument.get_id().as_str();
+                for word in ["key", "secret", "token", "password", "credential"] {
+                    assert!(!name.contains(word), "{} --{name}", command.get_name());
+                }
+            }
+        }
+    }
+
+    /// The defaults that the help promises are the library's own.
+    #[test]
+    fn defaults_are_the_librarys() {
+        let cli = Cli::parse_from(["lsvd", "serve", "memory://a/b"]);
+        let Command::Serve(serve) = cli.command else { panic!("serve was asked for") };
+        let library = lsvd_volume::OpenOptions::default();
+        assert_eq!(serve.limits.cache, library.cache_bytes_max);
+        assert_eq!(serve.limits.buffer, library.buffer_bytes_max);
+        assert_eq!(serve.limits.batch, library.batch_bytes_max);
+        assert_eq!(serve.limits.batch_age, library.batch_age_max);
+        assert_eq!(serve.limits.uploads, library.uploads_max);
+        assert_eq!(serve.limits.flush_uploads, library.flush_uploads_max);
+        assert_eq!(serve.limits.fetches, library.fetches_max);
+        assert_eq!(serve.limits.io_timeout, library.io_timeout);
+    }
+}

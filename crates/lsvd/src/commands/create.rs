@@ -1,0 +1,68 @@
+//! `lsvd create`: makes a volume and says what was made.
+//!
+//! Knows no defaults but those of the command line; the volume's library decides what can be made.
+
+use std::fmt::Write as _;
+
+use anyhow::Context;
+use lsvd_backend::{Scheme, iam_policy};
+use lsvd_volume::{CreateOptions, Created};
+
+use crate::cli::Create;
+use crate::exit::Exit;
+use crate::store::{self, Errand, Place};
+use crate::{output, units};
+
+/// Runs the command.
+///
+/// # Errors
+/// If there is a volume already, or the store refuses or does not hold create-only PUT.
+pub(crate) async fn run(arguments: Create) -> anyhow::Result<Exit> {
+    let errand = Errand { verb: "create", create_root: true, patience: arguments.patience.timeout };
+    let place = store::volume(&arguments.url, &arguments.store, errand)?;
+    let options = CreateOptions {
+        window: arguments.window,
+        unsafe_single_writer: arguments.unsafe_single_writer,
+        ..CreateOptions::new(arguments.size)
+    };
+    let created = lsvd_volume::create(&place.bucket, &options)
+        .await
+        .with_context(|| format!("cannot create volume '{}'", place.name))?;
+    output::line(report(&arguments, &place, &created).trim_end())?;
+    Ok(Exit::Done)
+}
+
+fn report(arguments: &Create, place: &Place, created: &Created) -> String {
+    let mut text = String::new();
+    let mut add = |line: &str| writeln!(text, "{line}").expect("a String takes everything");
+    add(&format!("created volume '{}' at {}", place.name, place.url));
+    add(&format!("  identity  {}", created.volume_id));
+    add(&format!(
+        "  size      {} ({} bytes); only what is written takes room in the bucket",
+        units::bytes_exact(arguments.size),
+        units::grouped(arguments.size)
+    ));
+    add(&format!("  window    {} log objects", arguments.window));
+    add("");
+    add("what the store promises");
+    created.guarantees.iter().for_each(|guarantee| add(&format!("  {guarantee}")));
+    if arguments.unsafe_single_writer {
+        add("  WARNING: you vouched for a single writer; two daemons on this volume at once would lose data");
+    }
+    if let Some(policy) = iam_policy(&place.url) {
+        add("");
+        add("the least IAM policy that serving it needs");
+        policy.lines().for_each(|line| add(&format!("  {line}")));
+    }
+    add("");
+    if place.url.scheme() == Scheme::Memory {
+        add("it is gone now: what is in memory ends with its process. Create and serve in one:");
+        let size = units::bytes_exact(arguments.size);
+        add(&format!("  lsvd serve {} --create {size}", place.url));
+    } else {
+        let vouch = if arguments.unsafe_single_writer { " --unsafe-single-writer" } else { "" };
+        add("next");
+        add(&format!("  lsvd serve {}{}{vouch}", place.url, store::flags(&arguments.store)));
+    }
+    text
+}

@@ -1,0 +1,113 @@
+//! `lsvd info`: what a volume is, as its objects say; and the form in which volumes are described in JSON.
+//!
+//! Knows the fields of docs/json.md. Invariants: nothing is written to find out; a field of the JSON is never
+//! renamed, removed or given another meaning under the same `schema_version`.
+
+use anyhow::Context;
+use lsvd_backend::BucketUrl;
+use lsvd_volume::VolumeInfo;
+use serde::Serialize;
+
+use crate::cli::Info;
+use crate::exit::Exit;
+use crate::store::{self, Errand};
+use crate::{output, units};
+
+/// Which edition of docs/json.md the printed JSON keeps to.
+pub(crate) const SCHEMA_VERSION: u32 = 1;
+
+/// A volume in JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct VolumeJson {
+    name: String,
+    url: String,
+    volume_id: String,
+    size_bytes: u64,
+    epoch: u64,
+    writer_id: String,
+    superblock: u64,
+    window: u64,
+    unsafe_single_writer: bool,
+    closed_cleanly: bool,
+    durable_number: Option<u64>,
+    log_objects: u64,
+    log_bytes: u64,
+    written_unix_ms: u64,
+}
+
+impl VolumeJson {
+    /// Describes the volume `name` at `url`.
+    pub(crate) fn new(name: &str, url: &BucketUrl, info: &VolumeInfo) -> Self {
+        Self {
+            name: name.to_owned(),
+            url: url.to_string(),
+            volume_id: info.volume_id.to_string(),
+            size_bytes: info.size_bytes,
+            epoch: info.epoch.0,
+            writer_id: info.writer_id.to_string(),
+            superblock: info.superblock.0,
+            window: info.window,
+            unsafe_single_writer: info.unsafe_single_writer,
+            closed_cleanly: info.closed_cleanly,
+            durable_number: info.durable_number.map(|number| number.0),
+            log_objects: info.log_objects,
+            log_bytes: info.log_bytes,
+            written_unix_ms: info.written_unix_ms,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct InfoJson {
+    schema_version: u32,
+    #[serde(flatten)]
+    volume: VolumeJson,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If there is no volume, or what describes it can not be read.
+pub(crate) async fn run(arguments: Info) -> anyhow::Result<Exit> {
+    let errand = Errand { verb: "read", create_root: false, patience: arguments.patience.timeout };
+    let place = store::volume(&arguments.url, &arguments.store, errand)?;
+    let info = lsvd_volume::inspect(&place.bucket)
+        .await
+        .with_context(|| format!("cannot read volume '{}'", place.name))?;
+    if arguments.json {
+        let volume = VolumeJson::new(&place.name, &place.url, &info);
+        output::json(&InfoJson { schema_version: SCHEMA_VERSION, volume })?;
+    } else {
+        output::table(&["volume", &place.name], &rows(&place.url, &info))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn rows(url: &BucketUrl, info: &VolumeInfo) -> Vec<Vec<String>> {
+    let size = format!("{} ({} bytes)", units::bytes_exact(info.size_bytes), units::grouped(info.size_bytes));
+    let log =
+        format!("{} in {} objects", units::bytes_human(info.log_bytes), units::grouped(info.log_objects));
+    let durable = info.durable_number.map_or_else(|| "none".to_owned(), |number| number.to_string());
+    let writers = if info.unsafe_single_writer { "ONE ONLY, by the user's word" } else { "fenced by epoch" };
+    let written = format!("version {}, {}", info.superblock, units::utc(info.written_unix_ms));
+    [
+        ("url", url.to_string()),
+        ("identity", info.volume_id.to_string()),
+        ("size", size),
+        ("log", log),
+        ("last log object", durable),
+        ("state", state(info).to_owned()),
+        ("superblock", written),
+        ("epoch", info.epoch.to_string()),
+        ("last writer", info.writer_id.to_string()),
+        ("window", info.window.to_string()),
+        ("writers", writers.to_owned()),
+    ]
+    .map(|(head, words)| vec![head.to_owned(), words])
+    .into()
+}
+
+/// Whether somebody has it open can not be known from the bucket alone.
+pub(crate) fn state(info: &VolumeInfo) -> &'static str {
+    if info.closed_cleanly { "closed cleanly" } else { "open, or ended by a crash" }
+}

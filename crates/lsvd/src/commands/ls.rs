@@ -1,0 +1,99 @@
+//! `lsvd ls`: the volumes below a prefix.
+//!
+//! Knows the list of docs/json.md. Invariant: a volume that can not be read is listed with its error and shows in
+//! the exit code; it is never left out (rule 4).
+
+use anyhow::Context;
+use futures::StreamExt;
+use lsvd_backend::{Bucket, BucketUrl};
+use lsvd_volume::VolumeInfo;
+use serde::Serialize;
+
+use super::info::{self, SCHEMA_VERSION, VolumeJson};
+use crate::cli::Ls;
+use crate::exit::{self, Exit};
+use crate::{output, store, units};
+
+/// Volumes that are looked at together: each costs two or three requests.
+const LOOKS_IN_FLIGHT_MAX: usize = 16;
+
+#[derive(Serialize)]
+struct LsJson {
+    schema_version: u32,
+    url: String,
+    volumes: Vec<EntryJson>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum EntryJson {
+    Volume(Box<VolumeJson>),
+    Unreadable { name: String, url: String, error: String, exit_code: u8 },
+}
+
+/// A volume that was found, and what could be read of it.
+struct Found {
+    name: String,
+    url: BucketUrl,
+    info: anyhow::Result<VolumeInfo>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If the prefix can not be listed. A volume that can not be read makes the exit code alone.
+pub(crate) async fn run(arguments: Ls) -> anyhow::Result<Exit> {
+    let (url, bucket) = store::prefix(&arguments.url, &arguments.store, arguments.patience.timeout)?;
+    let names = lsvd_volume::list(&bucket).await.with_context(|| format!("cannot list '{url}'"))?;
+    let found: Vec<Found> = futures::stream::iter(names)
+        .map(|name| look(&url, &bucket, name))
+        .buffered(LOOKS_IN_FLIGHT_MAX)
+        .collect()
+        .await;
+    let exit = found.iter().find_map(|found| found.info.as_ref().err()).map_or(Exit::Done, exit::of);
+    if arguments.json {
+        let volumes = found.into_iter().map(entry).collect();
+        output::json(&LsJson { schema_version: SCHEMA_VERSION, url: url.to_string(), volumes })?;
+    } else {
+        let rows: Vec<Vec<String>> = found.iter().map(row).collect();
+        output::table(&["volume", "size", "in the log", "objects", "epoch", "state"], &rows)?;
+    }
+    Ok(exit)
+}
+
+async fn look(above: &BucketUrl, bucket: &Bucket, name: String) -> Found {
+    let info = lsvd_volume::inspect(&bucket.child(&name)).await.map_err(anyhow::Error::new);
+    // A name that was listed and is no segment of a URL still gets its row.
+    let url = above.join(&name).unwrap_or_else(|_| above.clone());
+    Found { name, url, info }
+}
+
+fn entry(found: Found) -> EntryJson {
+    match found.info {
+        Ok(info) => EntryJson::Volume(Box::new(VolumeJson::new(&found.name, &found.url, &info))),
+        Err(error) => EntryJson::Unreadable {
+            name: found.name,
+            url: found.url.to_string(),
+            error: exit::words(&error),
+            exit_code: exit::of(&error) as u8,
+        },
+    }
+}
+
+fn row(found: &Found) -> Vec<String> {
+    match &found.info {
+        Ok(info) => vec![
+            found.name.clone(),
+            units::bytes_exact(info.size_bytes),
+            units::bytes_human(info.log_bytes),
+            units::grouped(info.log_objects),
+            info.epoch.to_string(),
+            info::state(info).to_owned(),
+        ],
+        Err(error) => {
+            let nothing = || "?".to_owned();
+            let words = format!("unreadable: {}", exit::words(error));
+            vec![found.name.clone(), nothing(), nothing(), nothing(), nothing(), words]
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The commands, one file for each: what `lsvd COMMAND` does between its arguments and its output.
+//!
+//! Each knows the libraries that it composes and none of the other commands.
+
+pub(crate) mod create;
+pub(crate) mod info;
+pub(crate) mod ls;
+pub(crate) mod manual;
+pub(crate) mod serve;

@@ -1,0 +1,307 @@
+//! `lsvd serve`: volumes as exports of an NBD server, until a signal comes or the last one is fenced.
+//!
+//! Knows the order of things. Invariants: 1. sockets are bound before a volume is opened, so that a daemon started
+//! twice by mistake fails on its socket and fences nobody; 2. the URIs are printed when clients are answered; 3. a
+//! signal ends with everything accepted in the store, a second one at once, which is as safe as a crash.
+
+mod listen;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::future::join_all;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use lsvd_nbd::{Limits, Listener, Server};
+use lsvd_volume::{CreateOptions, Error, OpenOptions, Volume};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::cli::Serve;
+use crate::exit::{self, Exit, Usage};
+use crate::export::VolumeExport;
+use crate::process::{self, EndSignals};
+use crate::store::{self, Errand, Place};
+use crate::{output, units};
+
+/// How long a daemon whose last volume has ended still answers: its clients are to hear ESHUTDOWN, not a broken
+/// connection that they might take for a reason to try again.
+const FENCED_LINGER: Duration = Duration::from_secs(1);
+
+/// How often closing says what it still waits for.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// How often opening says that it goes on: longer than opening takes on a store that is well.
+const OPENING_SAID_EVERY: Duration = Duration::from_secs(5);
+
+/// An open volume under its export's name.
+struct Served {
+    name: String,
+    volume: Volume,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If a socket can not be bound or a volume not opened; nothing is served then.
+pub(crate) async fn run(arguments: Serve) -> anyhow::Result<Exit> {
+    let places = places(&arguments)?;
+    let names: Vec<&str> = places.iter().map(|place| place.name.as_str()).collect();
+    let addresses = listen::addresses(&arguments.listen, &names, arguments.allow_remote)?;
+    let mut signals = EndSignals::catch()?;
+    let mut listeners = Vec::new();
+    for address in &addresses {
+        listeners.push(Listener::bind(address).await?);
+    }
+    let volumes = tokio::select! {
+        volumes = saying_so(open_all(&arguments, &places)) => volumes?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped before anything was served");
+            return Ok(Exit::Done);
+        }
+    };
+    serve(&volumes, listeners, &mut signals).await
+}
+
+/// Says from time to time that opening still waits: a store that is away is no reason for silence.
+async fn saying_so<T>(opening: impl Future<Output = T>) -> T {
+    let mut opening = std::pin::pin!(opening);
+    loop {
+        match tokio::time::timeout(OPENING_SAID_EVERY, &mut opening).await {
+            Ok(opened) => return opened,
+            Err(_) => tracing::warn!("still opening: waiting for the store"),
+        }
+    }
+}
+
+fn places(arguments: &Serve) -> anyhow::Result<Vec<Place>> {
+    let errand = Errand {
+        verb: "open",
+        create_root: arguments.create.is_some(),
+        patience: arguments.limits.io_timeout,
+    };
+    let mut places: Vec<Place> = Vec::new();
+    for url in &arguments.urls {
+        let place = store::volume(url, &arguments.store, errand)?;
+        if let Some(other) = places.iter().find(|other| other.name == place.name) {
+            let what = format!(
+                "'{}' and '{}' would both be the export '{}': serve one of them from another daemon",
+                other.url, place.url, place.name
+            );
+            return Err(Usage(what).into());
+        }
+        places.push(place);
+    }
+    Ok(places)
+}
+
+/// Opens all volumes together; if one can not be opened the others are closed again.
+async fn open_all(arguments: &Serve, places: &[Place]) -> anyhow::Result<Vec<Served>> {
+    let opened = join_all(places.iter().map(|place| open(arguments, place))).await;
+    let mut volumes = Vec::new();
+    let mut failure = None;
+    for result in opened {
+        match result {
+            Ok(volume) => volumes.push(volume),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    let Some(failure) = failure else { return Ok(volumes) };
+    for served in volumes {
+        if let Err(error) = served.volume.close().await {
+            tracing::warn!(volume = served.name, %error, "not closed cleanly");
+        }
+    }
+    Err(failure)
+}
+
+async fn open(arguments: &Serve, place: &Place) -> anyhow::Result<Served> {
+    let options = options(arguments);
+    let bucket = place.bucket.clone();
+    let opened = if arguments.read_only {
+        Volume::open_read_only(bucket, options).await
+    } else {
+        match (Volume::open(bucket, options.clone()).await, arguments.create) {
+            (Err(Error::NotFound { .. }), Some(size_bytes)) => {
+                create_and_open(place, size_bytes, options).await
+            }
+            (opened, _) => opened,
+        }
+    };
+    let volume = opened.with_context(|| format!("cannot open volume '{}'", place.name))?;
+    let opened = volume.description();
+    tracing::info!(
+        volume = place.name,
+        volume_id = %opened.volume_id,
+        size_bytes = opened.size_bytes,
+        epoch = opened.epoch.0,
+        read_only = opened.read_only,
+        objects_processed = opened.recovery.objects_processed,
+        objects_archived = opened.recovery.objects_archived,
+        durable_number = opened.recovery.durable_number.0,
+        "volume is open"
+    );
+    Ok(Served { name: place.name.clone(), volume })
+}
+
+async fn create_and_open(place: &Place, size_bytes: u64, options: OpenOptions) -> Result<Volume, Error> {
+    let wanted = CreateOptions {
+        unsafe_single_writer: options.unsafe_single_writer,
+        ..CreateOptions::new(size_bytes)
+    };
+    match lsvd_volume::create(&place.bucket, &wanted).await {
+        Ok(created) => {
+            tracing::info!(volume = place.name, volume_id = %created.volume_id, size_bytes, "volume created");
+        }
+        // Somebody was faster; theirs is as good.
+        Err(Error::Exists { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    Volume::open(place.bucket.clone(), options).await
+}
+
+fn options(arguments: &Serve) -> OpenOptions {
+    let limits = &arguments.limits;
+    OpenOptions {
+        batch_bytes_max: limits.batch,
+        batch_age_max: limits.batch_age,
+        buffer_bytes_max: limits.buffer,
+        uploads_max: limits.uploads,
+        flush_uploads_max: limits.flush_uploads,
+        fetches_max: limits.fetches,
+        cache_bytes_max: limits.cache,
+        io_timeout: limits.io_timeout,
+        unsafe_single_writer: arguments.unsafe_single_writer,
+        ..OpenOptions::default()
+    }
+}
+
+/// Serves until it is told to stop or nothing is left to serve, then closes.
+async fn serve(
+    volumes: &[Served],
+    listeners: Vec<Listener>,
+    signals: &mut EndSignals,
+) -> anyhow::Result<Exit> {
+    let exports = volumes.iter().map(|served| (served.name.clone(), Arc::new(export(served)))).collect();
+    let default_export = (volumes.len() == 1).then(|| volumes[0].name.clone());
+    let server = Server::new(exports, default_export, Limits::default())?;
+    let uris: Vec<String> = listeners
+        .iter()
+        .flat_map(|listener| volumes.iter().map(|served| listener.address().uri(&served.name)))
+        .collect();
+
+    let (stop, stopped) = watch::channel(false);
+    let mut serving = JoinSet::new();
+    for listener in listeners {
+        let (server, mut stopped) = (server.clone(), stopped.clone());
+        serving.spawn(async move {
+            // A sender that is gone means the same as one that says stop.
+            let shutdown = async move { stopped.wait_for(|stop| *stop).await.map_or((), |_| ()) };
+            server.serve(listener, shutdown).await;
+        });
+    }
+    announce(&uris);
+
+    let exit = until_told(volumes, signals).await;
+    process::notify("STOPPING=1");
+    // Nobody is left to hear it if every listener has ended by itself.
+    let _ = stop.send(true);
+    tokio::select! {
+        result = close(volumes, serving) => result?,
+        signal = signals.next() => {
+            tracing::warn!(signal, "stopped at once: as safe as a crash, what was flushed is in the store");
+            return Ok(Exit::Interrupted);
+        }
+    }
+    Ok(exit)
+}
+
+fn export(served: &Served) -> VolumeExport {
+    let size = units::bytes_exact(served.volume.description().size_bytes);
+    VolumeExport {
+        volume: served.volume.clone(),
+        description: format!("lsvd volume {} of {size}", served.name),
+    }
+}
+
+fn announce(uris: &[String]) {
+    for uri in uris {
+        tracing::info!(uri, "serving");
+    }
+    // Who started the daemon may not care for its stdout; its clients do care for the daemon.
+    if let Err(error) = output::line(&uris.join("\n")) {
+        tracing::warn!(%error, "cannot print the URIs");
+    }
+    process::notify("READY=1");
+}
+
+/// Waits for a signal, or until no volume can serve any more. Says how the program ends: with the reason of the first
+/// volume that ended by itself, if any did.
+async fn until_told(volumes: &[Served], signals: &mut EndSignals) -> Exit {
+    let mut exit = Exit::Done;
+    let mut left = volumes.len();
+    let mut ended: FuturesUnordered<_> =
+        volumes.iter().map(|served| served.volume.ended().map(|error| (&served.name, error))).collect();
+    loop {
+        tokio::select! {
+            signal = signals.next() => {
+                tracing::info!(signal, "stopping: no new connections, draining what was accepted");
+                return exit;
+            }
+            Some((name, error)) = ended.next() => {
+                left -= 1;
+                if exit == Exit::Done {
+                    exit = exit::of_volume(&error);
+                }
+                tracing::error!(volume = name, %error, volumes_left = left, "its clients now get ESHUTDOWN");
+                if left == 0 {
+                    break;
+                }
+            }
+        }
+    }
+    tokio::select! {
+        () = tokio::time::sleep(FENCED_LINGER) => {}
+        signal = signals.next() => tracing::info!(signal, "stopping"),
+    }
+    exit
+}
+
+/// Lets requests in flight finish, then closes every volume, saying what it waits for.
+async fn close(volumes: &[Served], serving: JoinSet<()>) -> anyhow::Result<()> {
+    serving.join_all().await;
+    let closing = join_all(volumes.iter().map(|served| async move { (served, served.volume.close().await) }));
+    let mut closing = std::pin::pin!(closing);
+    let mut progress = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
+    let closed = loop {
+        tokio::select! {
+            closed = &mut closing => break closed,
+            _ = progress.tick() => volumes.iter().for_each(say_what_is_left),
+        }
+    };
+    let mut failure = None;
+    for (served, result) in closed {
+        match result {
+            Ok(()) => tracing::info!(volume = served.name, "closed cleanly"),
+            // It was said when it happened, and it has its own exit code.
+            Err(Error::Fenced { .. } | Error::Closed { .. }) => {}
+            Err(error) => {
+                tracing::error!(volume = served.name, %error, "not closed cleanly; what was flushed is safe");
+                let told = format!("cannot close volume '{}' cleanly", served.name);
+                failure = failure.or(Some(anyhow::Error::new(error).context(told)));
+            }
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+fn say_what_is_left(served: &Served) {
+    let stats = served.volume.stats();
+    tracing::info!(
+        volume = served.name,
+        buffered_bytes = stats.buffered_bytes,
+        uploads_in_flight = stats.uploads_in_flight,
+        "closing"
+    );
+}

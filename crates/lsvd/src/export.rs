@@ -1,0 +1,110 @@
+//! The adapter: a volume as an export of the NBD server.
+//!
+//! Knows both sides' types and the map of errors between them; decides nothing else.
+
+use bytes::Bytes;
+use lsvd_nbd::{Export, ExportError, ExportErrorKind, ExportInfo, ExtentStatus, ReadPiece, ZeroFlags};
+use lsvd_volume::{Error, Piece, Volume};
+
+/// A volume that is served.
+#[derive(Debug)]
+pub(crate) struct VolumeExport {
+    /// The volume.
+    pub(crate) volume: Volume,
+    /// What people are told of it.
+    pub(crate) description: String,
+}
+
+impl Export for VolumeExport {
+    fn info(&self) -> ExportInfo {
+        let volume = self.volume.description();
+        ExportInfo {
+            read_only: volume.read_only,
+            description: self.description.clone(),
+            // All connections meet in one engine: a flush on any of them covers what completed on all.
+            can_multi_conn: true,
+            // Zeroes are an entry in a log object, without data.
+            fast_zero: true,
+            ..ExportInfo::new(volume.size_bytes)
+        }
+    }
+
+    async fn read(&self, offset_bytes: u64, length_bytes: u32) -> Result<Vec<ReadPiece>, ExportError> {
+        let pieces = self.volume.read(offset_bytes, length_bytes.into()).await.map_err(refuse)?;
+        let piece = |piece| match piece {
+            Piece::Data(data) => ReadPiece::Data(data),
+            Piece::Zeroes(length_bytes) => ReadPiece::Hole(length_bytes),
+        };
+        Ok(pieces.into_iter().map(piece).collect())
+    }
+
+    async fn write(&self, offset_bytes: u64, data: Bytes, fua: bool) -> Result<(), ExportError> {
+        self.volume.write(offset_bytes, data, fua).await.map_err(refuse)
+    }
+
+    async fn flush(&self) -> Result<(), ExportError> {
+        self.volume.flush().await.map_err(refuse)
+    }
+
+    async fn trim(&self, offset_bytes: u64, length_bytes: u64, fua: bool) -> Result<(), ExportError> {
+        self.volume.trim(offset_bytes, length_bytes, fua).await.map_err(refuse)
+    }
+
+    async fn write_zeroes(
+        &self,
+        offset_bytes: u64,
+        length_bytes: u64,
+        flags: ZeroFlags,
+    ) -> Result<(), ExportError> {
+        self.volume.write_zeroes(offset_bytes, length_bytes, flags.no_hole, flags.fua).await.map_err(refuse)
+    }
+
+    async fn block_status(
+        &self,
+        offset_bytes: u64,
+        length_bytes: u64,
+    ) -> Result<Vec<ExtentStatus>, ExportError> {
+        let extents = self.volume.block_status(offset_bytes, length_bytes).map_err(refuse)?;
+        let extent = |extent: lsvd_volume::ExtentStatus| ExtentStatus {
+            length_bytes: extent.length_bytes,
+            hole: extent.hole,
+            zero: extent.zero,
+        };
+        Ok(extents.into_iter().map(extent).collect())
+    }
+}
+
+fn refuse(error: Error) -> ExportError {
+    let kind = match &error {
+        Error::Fenced { .. } | Error::Closed { .. } => ExportErrorKind::Shutdown,
+        Error::ReadOnly { .. } => ExportErrorKind::Permission,
+        Error::Invalid(_) => ExportErrorKind::Invalid,
+        Error::Store { source: lsvd_backend::Error::Full { .. }, .. } => ExportErrorKind::NoSpace,
+        _ => ExportErrorKind::Io,
+    };
+    ExportError::new(kind, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a client is told follows from what it can do next; all that is not listed is an I/O error.
+    #[test]
+    fn errors_as_clients_see_them() {
+        let volume = || "db1".into();
+        for (error, kind) in [
+            (Error::Fenced { volume: volume(), epoch: None }, ExportErrorKind::Shutdown),
+            (Error::Closed { volume: volume() }, ExportErrorKind::Shutdown),
+            (Error::ReadOnly { volume: volume() }, ExportErrorKind::Permission),
+            (Error::Invalid("beyond the end".into()), ExportErrorKind::Invalid),
+            (Error::NotFound { volume: volume() }, ExportErrorKind::Io),
+            (
+                Error::TimedOut { volume: volume(), after: std::time::Duration::from_secs(60) },
+                ExportErrorKind::Io,
+            ),
+        ] {
+            assert_eq!(refuse(error.clone()).kind, kind, "{error}");
+        }
+    }
+}

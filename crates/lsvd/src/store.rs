@@ -1,0 +1,111 @@
+//! From a URL and flags to a bucket.
+//!
+//! Knows the flags of the store and what the library wants of them; makes no request. Invariant: an error never
+//! repeats a URL that did not parse, for it may hold a secret (rule 11).
+
+use std::time::Duration;
+
+use anyhow::Context;
+use lsvd_backend::{Bucket, BucketUrl, RetryPolicy, StoreOptions};
+
+use crate::cli;
+use crate::exit::Usage;
+
+/// Where a volume is.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// Its URL.
+    pub(crate) url: BucketUrl,
+    /// Its name: the last segment of the URL.
+    pub(crate) name: String,
+    /// Its own prefix of the bucket.
+    pub(crate) bucket: Bucket,
+}
+
+/// What is to be done with a volume, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Errand {
+    /// The verb of its error: "cannot VERB volume 'db1'".
+    pub(crate) verb: &'static str,
+    /// Make a directory that is missing.
+    pub(crate) create_root: bool,
+    /// How long a request to the store is tried again.
+    pub(crate) patience: Duration,
+}
+
+/// Finds the volume that `url` names.
+///
+/// # Errors
+/// If the URL names no volume, or the store can not be reached as it is configured.
+pub(crate) fn volume(url: &str, store: &cli::Store, errand: Errand) -> anyhow::Result<Place> {
+    let url = parse(url)?;
+    let name = url.volume_name().map_err(|error| Usage(error.to_string()))?.to_owned();
+    let bucket = Bucket::open(&url, &options(store, errand.create_root))
+        .with_context(|| format!("cannot {} volume '{name}'", errand.verb))?;
+    Ok(Place { url, name, bucket: bucket.with_retry(retry(errand.patience)) })
+}
+
+/// Opens the prefix that `url` names, to look for volumes below it.
+///
+/// # Errors
+/// As for [`volume`].
+pub(crate) fn prefix(
+    url: &str,
+    store: &cli::Store,
+    patience: Duration,
+) -> anyhow::Result<(BucketUrl, Bucket)> {
+    let url = parse(url)?;
+    let bucket =
+        Bucket::open(&url, &options(store, false)).with_context(|| format!("cannot list '{url}'"))?;
+    Ok((url, bucket.with_retry(retry(patience))))
+}
+
+fn parse(url: &str) -> anyhow::Result<BucketUrl> {
+    url.parse()
+        .map_err(|error: lsvd_backend::UrlError| anyhow::Error::new(Usage(error.to_string())))
+        .context("the URL of the store is wrong")
+}
+
+fn retry(patience: Duration) -> RetryPolicy {
+    RetryPolicy { total_limit: patience, ..RetryPolicy::default() }
+}
+
+fn options(store: &cli::Store, create_root: bool) -> StoreOptions {
+    StoreOptions {
+        endpoint: store.endpoint.clone(),
+        region: store.region.clone(),
+        allow_http: store.allow_http,
+        path_style: match (store.path_style, store.virtual_hosted) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        },
+        create_root,
+        ..StoreOptions::default()
+    }
+}
+
+/// The store's flags as they were typed, for a command line that the user can paste.
+pub(crate) fn flags(store: &cli::Store) -> String {
+    let mut text = String::new();
+    let mut add = |flag: &str, value: Option<&str>| {
+        text.push_str(flag);
+        text.push_str(value.unwrap_or_default());
+    };
+    if let Some(endpoint) = &store.endpoint {
+        add(" --endpoint ", Some(endpoint));
+    }
+    if let Some(region) = &store.region {
+        add(" --region ", Some(region));
+    }
+    for (set, flag) in [
+        (store.allow_http, " --allow-http"),
+        (store.path_style, " --path-style"),
+        (store.virtual_hosted, " --virtual-hosted"),
+    ] {
+        if set {
+            add(flag, None);
+        }
+    }
+    text
+}

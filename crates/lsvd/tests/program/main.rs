@@ -1,0 +1,17 @@
+//! The built program, driven as a user drives it: by command line, signals, sockets and the files of its bucket.
+//!
+//! One test binary, because linking is what tests of a program cost. Knows nothing of the program's inside, except
+//! the blocking NBD client of the demo, which it shares.
+
+#![allow(clippy::unwrap_used, reason = "these are tests: what can not be had fails them")]
+
+mod bad_input;
+mod demo;
+mod json;
+mod licenses;
+mod rig;
+mod serving;
+mod usage;
+
+#[path = "../../src/nbd_client.rs"]
+mod nbd_client;
