@@ -73,9 +73,9 @@ def write(uri, path, seconds):
         while not stop and (end is None or time.monotonic() < end):
             base = (wave % GROUPS) * DEPTH
             state["submitted"] = max(state["submitted"], wave)
-            data = content(wave, run)
-            cookies = {handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(data)), offset(base + i))
-                       for i in range(DEPTH)}
+            # One buffer for the wave: it must outlive its requests.
+            data = nbd.Buffer.from_bytearray(bytearray(content(wave, run)))
+            cookies = {handle.aio_pwrite(data, offset(base + i)) for i in range(DEPTH)}
             while cookies:
                 handle.poll(-1)
                 cookies = {cookie for cookie in cookies if not handle.aio_command_completed(cookie)}
@@ -91,7 +91,7 @@ def write(uri, path, seconds):
                 state["acknowledged"] = max(state["acknowledged"], covers)
                 flush = None
     except nbd.Error as error:
-        failure = error.errno or "disconnected"
+        failure = error.errnum or "disconnected"
     state["failure"] = errno.errorcode.get(failure, failure) if isinstance(failure, int) else failure
     save(path, state)
     print(json.dumps({"failure": state["failure"], "acknowledged": state["acknowledged"],

@@ -58,7 +58,7 @@ def fails(what, expected, call):
     try:
         call()
     except nbd.Error as error:
-        code = error.errno
+        code = error.errnum
         if code not in expected:
             names = [errno.errorcode[number] for number in expected]
             raise SystemExit(f"{what}: {errno.errorcode.get(code, code)} instead of {names}") from error
@@ -129,7 +129,7 @@ def holes(handle):
         try:
             handle.zero(BLOCK, at, nbd.CMD_FLAG_FAST_ZERO)
         except nbd.Error as error:
-            same("a fast zero that is none", error.errno, errno.ENOTSUP)
+            same("a fast zero that is none", error.errnum, errno.ENOTSUP)
     handle.cache(8 * BLOCK, at)
 
 
@@ -169,7 +169,8 @@ def against_a_model(handle):
     model = bytearray(MODEL_BYTES)
     chance = random.Random(11)
     for _ in range(120):
-        busy, waiting = [], []
+        # Buffers must outlive their requests.
+        busy, waiting, buffers = [], [], []
         for _ in range(16):
             length = chance.choice([1, 511, BLOCK, 3 * BLOCK, 5000, 64 << 10])
             at = chance.randrange(0, MODEL_BYTES - length)
@@ -182,7 +183,9 @@ def against_a_model(handle):
             kind = chance.random()
             if kind < 0.5:
                 data = chance.randbytes(length)
-                waiting.append((handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(data)), at), None, None))
+                written = nbd.Buffer.from_bytearray(bytearray(data))
+                buffers.append(written)
+                waiting.append((handle.aio_pwrite(written, at), None, None))
                 model[at:at + length] = data
             elif kind < 0.6:
                 waiting.append((handle.aio_zero(length, at), None, None))

@@ -92,7 +92,7 @@ fn damaged_data(world: &World) -> Result<()> {
     // Of the three MiB exactly one has a block that can not be read; what can be read is right.
     let code = "bad = 0\nfor i in range(768):\n  try:\n    block = h.pread(4096, i * 4096)\n    \
                 assert block == b'abc'[i // 256:i // 256 + 1] * 4096, i\n  except nbd.Error as e:\n    \
-                assert e.errno == 5, e\n    bad += 1\nassert 1 <= bad <= 256, bad";
+                assert e.errnum == 5, e\n    bad += 1\nassert 1 <= bad <= 256, bad";
     world.tool("nbdsh", &["-u", daemon.uri(), "-c", code])?;
     let log = daemon.log();
     ensure!(log.contains(&file_name(victim)), "the log does not name {}: {log}", file_name(victim));
@@ -183,7 +183,7 @@ fn fill_and_grow(world: &World, path: &str) -> Result<()> {
         "import random\nfor i in range(40):\n  h.pwrite(random.Random(i).randbytes(1 << 20), i << 20)\n";
     let full = format!(
         "try:\n  exec('''{write}''')\n  h.flush()\n  raise SystemExit('40 MiB went onto 24 MiB')\n\
-         except nbd.Error as e:\n  assert e.errno in (5, 28), e"
+         except nbd.Error as e:\n  assert e.errnum in (5, 28), e"
     );
     world.tool("nbdsh", &["-u", daemon.uri(), "-c", &full])?;
     ensure!(daemon.runs(), "the daemon did not survive a full disk");

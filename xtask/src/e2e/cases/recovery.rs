@@ -62,7 +62,7 @@ fn read_only(world: &World) -> Result<()> {
     let code = "assert h.is_read_only()\nassert h.pread(8192, 4096) == b'r' * 8192";
     world.tool("nbdsh", &["-u", daemon.uri(), "-c", code])?;
     let code = "h.set_strict_mode(0)\ntry:\n  h.pwrite(b'x', 0)\n  raise SystemExit('a write was taken')\n\
-                except nbd.Error as e:\n  assert e.errno in (1, 22, 30), e";
+                except nbd.Error as e:\n  assert e.errnum in (1, 22, 30), e";
     world.tool("nbdsh", &["-u", daemon.uri(), "-c", code])?;
     daemon.close()?;
     ensure!(info()? == before, "a read-only opening left something behind:\n{before}\n{}", info()?);

@@ -57,7 +57,7 @@ fn stalls(world: &World) -> Result<()> {
     world.store.borrow().pause();
     let started = Instant::now();
     let code = "h.pwrite(b'2' * 65536, 65536)\ntry:\n  h.flush()\n  raise SystemExit('acknowledged by nobody')\n\
-                except nbd.Error as e:\n  assert e.errno in (5, 110), e";
+                except nbd.Error as e:\n  assert e.errnum in (5, 110), e";
     let stalled = shell::output_ok(world.client("nbdsh").args(["-u", daemon.uri(), "-c", code]), TOOL_LIMIT);
     let took = started.elapsed();
     world.store.borrow().resume();
