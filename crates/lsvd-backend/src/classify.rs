@@ -100,6 +100,9 @@ pub(crate) fn answer(verb: Verb, rule: AbsenceRule, error: &object_store::Error)
     }
     match error {
         object_store::Error::NotFound { .. } if rule == AbsenceRule::Kind => Answer::Absent,
+        // Azure's objects are deleted in batches, whose parts have no body to name the key; a missing container fails
+        // the batch itself.
+        object_store::Error::NotFound { .. } if verb == Verb::Delete => Answer::Absent,
         object_store::Error::NotFound { .. } => {
             failed(FailureKind::Unavailable, "the store said 'not found' without saying what")
         }
@@ -137,7 +140,9 @@ pub(crate) fn directory_failure(error: &DirectoryError) -> Failure {
 fn other_failure(error: &object_store::Error) -> Failure {
     let detail = innermost(error);
     let chain = chain_text(error);
-    if chain.contains("but object was only") {
+    // Azurite answers a range of an empty object with "bytes 0--1/0" instead of a 416.
+    if chain.contains("but object was only") || (chain.contains("CONTENT_RANGE") && chain.contains("-1/0\""))
+    {
         return Failure::new(FailureKind::BeyondEnd, detail);
     }
     if chain.contains("non-partial response") || chain.contains("Content-Range header not present") {
@@ -158,6 +163,13 @@ fn other_failure(error: &object_store::Error) -> Failure {
     }
     if from_http && (chain.contains("scheme is not allowed") || chain.contains("invalid URL")) {
         return Failure::new(FailureKind::Misconfigured, detail);
+    }
+    // The refusal of one part of an Azure batch.
+    if ["(code: 401)", "(code: 403)"].iter().any(|code| chain.contains(code)) {
+        return Failure::new(
+            FailureKind::Denied,
+            format!("refused: {detail}; check the credentials' rights"),
+        );
     }
     match find::<std::io::Error>(error) {
         Some(io) if !from_http => io_failure(io.kind(), scrub::words(&error.to_string())),

@@ -1,6 +1,8 @@
 //! A bucket on a store that fails in every way that a network can fail: before the effect, after it, by silence, by
 //! half an answer. Clocks are paused: minutes of retries take no time, and are counted exactly.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};

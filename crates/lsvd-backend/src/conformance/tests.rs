@@ -203,3 +203,14 @@ async fn a_given_s3_server_conforms() {
     let options = StoreOptions { endpoint: Some(endpoint), allow_http: true, ..StoreOptions::default() };
     run(open(&format!("s3://{bucket}/conformance-{}", nonce()), &options)).await;
 }
+
+/// Azurite, or a real account: the second protocol.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_given_azure_container_conforms() {
+    let Ok(container) = std::env::var("LSVD_TEST_AZURE_CONTAINER") else {
+        eprintln!("SKIPPED: LSVD_TEST_AZURE_CONTAINER names no container");
+        return;
+    };
+    let soon = RetryPolicy { total_limit: Duration::from_secs(10), ..RetryPolicy::default() };
+    run(open(&format!("az://{container}/conformance-{}", nonce()), &StoreOptions::default()).with_retry(soon)).await;
+}
