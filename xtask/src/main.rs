@@ -7,6 +7,7 @@ mod bench;
 mod ci;
 mod e2e;
 mod numbers;
+mod promises;
 mod setup;
 mod shell;
 mod sim;
@@ -36,6 +37,8 @@ enum Command {
     E2e(e2e::E2e),
     /// Speed beside `nbdkit memory`, as a table for docs/performance.md
     Bench(bench::Bench),
+    /// Which test shows which rule, as the table of docs/testing.md
+    Promises(promises::Promises),
     /// Install what the end-to-end tests need and this machine lacks
     Setup(setup::Setup),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Sim(args) => sim::run(&args),
         Command::E2e(args) => e2e::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Promises(args) => promises::run(&args),
         Command::Setup(args) => setup::run(&args),
     };
     match result {

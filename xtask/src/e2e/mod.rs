@@ -90,6 +90,11 @@ pub(crate) fn in_ci() -> bool {
     std::env::var_os("CI").is_some_and(|value| value == "true" || value == "1")
 }
 
+/// Names of the cases with what they show.
+pub(crate) fn cases() -> Vec<(&'static str, &'static str)> {
+    cases::all().into_iter().map(|case| (case.name, case.shows)).collect()
+}
+
 /// Runs all cases on one kind of store with the defaults.
 pub(crate) fn run_on(store: StoreKind) -> Result<()> {
     run(&E2e::on(store))
