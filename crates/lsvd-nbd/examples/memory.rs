@@ -15,10 +15,13 @@ use lsvd_nbd::{
 
 const CHUNK_BYTES: u64 = 64 << 10;
 
+/// Bytes of a chunk once it was written to.
+type Chunk = RwLock<Option<Box<[u8]>>>;
+
 /// Chunks that were written to; the others read as zeroes.
 struct Memory {
     size_bytes: u64,
-    chunks: Vec<RwLock<Option<Box<[u8]>>>>,
+    chunks: Vec<Chunk>,
 }
 
 impl Memory {
@@ -28,11 +31,7 @@ impl Memory {
     }
 
     /// The chunk, the place in it and the length of each part of a range.
-    fn parts(
-        &self,
-        offset_bytes: u64,
-        length_bytes: u64,
-    ) -> impl Iterator<Item = (&RwLock<Option<Box<[u8]>>>, usize, usize)> {
+    fn parts(&self, offset_bytes: u64, length_bytes: u64) -> impl Iterator<Item = (&Chunk, usize, usize)> {
         let end = offset_bytes + length_bytes;
         let chunks = offset_bytes / CHUNK_BYTES..end.div_ceil(CHUNK_BYTES);
         chunks.map(move |chunk| {
