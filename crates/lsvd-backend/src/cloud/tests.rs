@@ -64,7 +64,7 @@ fn bucket_at(endpoint: &str) -> Bucket {
     let options = StoreOptions { endpoint: Some(endpoint.into()), allow_http: true, ..with_keys(&[]) };
     let soon = RetryPolicy {
         attempt_timeout: Duration::from_secs(5),
-        total_limit: Duration::from_millis(300),
+        total_limit: Duration::from_secs(3),
         backoff_first: Duration::from_millis(1),
         backoff_max: Duration::from_millis(20),
     };
