@@ -269,7 +269,8 @@ impl Bucket {
                 Err(Answer::Failed(failure)) => failure,
                 Err(_) => unexpected("said 'not found' or 'exists' to a LIST"),
             };
-            if !self.traits.lists_in_order {
+            let ordered = found.is_sorted_by(|a: &ObjectMeta, b| a.location.as_ref() < b.location.as_ref());
+            if !(self.traits.lists_in_order && ordered) {
                 found.clear();
             } else if found.len() > before {
                 attempts.progress();

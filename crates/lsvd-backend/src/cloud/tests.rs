@@ -143,6 +143,34 @@ async fn ignored_ranges_are_noticed() {
     assert!(matches!(error, Error::Misconfigured { .. }), "{error}");
 }
 
+/// Rule 4: a listing that breaks off between its pages goes on after its last name, and is returned whole.
+#[tokio::test]
+async fn a_broken_listing_goes_on_after_its_last_name() {
+    let page = |names: &[u8], token: &str| {
+        let contents: String = names
+            .iter()
+            .map(|n| {
+                format!(
+                    "<Contents><Key>db1/log/{n}</Key><Size>{n}</Size><LastModified>2015-10-21T07:28:00.000Z\
+                     </LastModified><ETag>x</ETag></Contents>"
+                )
+            })
+            .collect();
+        format!("200 OK\n\n<ListBucketResult>{contents}{token}</ListBucketResult>")
+    };
+    let more = "<NextContinuationToken>more</NextContinuationToken>";
+    let (endpoint, asked) =
+        canned(&[&page(&[1, 2], more), &told("503 Slow Down", "SlowDown"), &page(&[3], "")]);
+    let listed = bucket_at(&endpoint).list("log", None).await.unwrap();
+    let names: Vec<&str> = listed.iter().map(|l| l.name.as_str()).collect();
+    assert_eq!(names, ["log/1", "log/2", "log/3"]);
+    assert_eq!(listed[2].object_bytes, 3);
+    assert_eq!(listed[0].last_modified_unix_ms, 1_445_412_480_000);
+    let asked = asked.lock().unwrap();
+    assert!(asked[1].contains("continuation-token=more"), "{}", asked[1]);
+    assert!(asked[2].contains("start-after=db1%2Flog%2F2"), "{}", asked[2]);
+}
+
 #[tokio::test]
 async fn a_store_that_is_not_there_is_unavailable() {
     let endpoint = {

@@ -157,6 +157,9 @@ async fn seaweedfs_conforms() {
     let started = Instant::now();
     run(open(&url, &weed.options(SECRET))).await;
     eprintln!("the suite took {:.1} s on SeaweedFS", started.elapsed().as_secs_f64());
+    let started = Instant::now();
+    probes_leave_nothing(&open(&format!("{url}-again"), &weed.options(SECRET))).await;
+    eprintln!("a probe took {:.2} s on SeaweedFS", started.elapsed().as_secs_f64() / 2.0);
     run_small_with_region_auto(&weed).await;
     wrong_credentials_and_bucket(&weed).await;
 }
