@@ -174,6 +174,11 @@ pub(crate) struct Serve {
     #[arg(long)]
     pub(crate) unsafe_single_writer: bool,
 
+    /// Open a log that lost its newest objects, as if they had never been written. For winding a volume back by
+    /// deleting them on purpose; what they held is GONE
+    #[arg(long, conflicts_with = "read_only")]
+    pub(crate) accept_shorter_log: bool,
+
     /// Ceilings.
     #[command(flatten)]
     pub(crate) limits: Limits,

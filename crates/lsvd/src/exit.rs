@@ -113,9 +113,9 @@ pub(crate) fn words(error: &anyhow::Error) -> String {
         if story.ends_with(&words) {
             continue;
         }
-        // Layers name the volume that they speak of; the layer above has often just named it.
+        // Layers name the volume that they speak of, and so has the layer above, by its short name.
         let news = match words.split_once(": ") {
-            Some((subject, rest)) if story.ends_with(subject) => rest,
+            Some((subject, rest)) if subject.starts_with("volume '") && story.contains("volume '") => rest,
             _ => &words,
         };
         let separator = if story.is_empty() { "" } else { ": " };
@@ -132,7 +132,7 @@ mod tests {
 
     fn corrupt() -> lsvd_volume::Error {
         lsvd_volume::Error::Corrupt {
-            volume: "db1".into(),
+            volume: "s3://acme/db1".into(),
             object: "log/0000000000000003".into(),
             reason: "checksum of the header differs at byte 12".into(),
         }

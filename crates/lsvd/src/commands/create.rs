@@ -45,6 +45,11 @@ fn report(arguments: &Create, place: &Place, created: &Created) -> String {
     add(&format!("  window    {} log objects", arguments.window));
     add("");
     add("what the store promises");
+    if created.guarantees.is_empty() {
+        add(
+            "  create-only PUT, in a race too; new objects are listed at once; ranges are exact: probed just now",
+        );
+    }
     created.guarantees.iter().for_each(|guarantee| add(&format!("  {guarantee}")));
     if arguments.unsafe_single_writer {
         add("  WARNING: you vouched for a single writer; two daemons on this volume at once would lose data");

@@ -173,6 +173,7 @@ fn options(arguments: &Serve) -> OpenOptions {
         cache_bytes_max: limits.cache,
         io_timeout: limits.io_timeout,
         unsafe_single_writer: arguments.unsafe_single_writer,
+        accept_shorter_log: arguments.accept_shorter_log,
         ..OpenOptions::default()
     }
 }

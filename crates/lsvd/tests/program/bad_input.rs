@@ -45,7 +45,7 @@ fn creating_says_what_was_made() {
     for words in [
         "created volume 'db1'",
         "1T (1,099,511,627,776 bytes)",
-        "what the store promises",
+        "create-only PUT, in a race too",
         "lsvd serve file://",
     ] {
         assert!(made.stdout.contains(words), "no '{words}' in {}", made.stdout);
@@ -129,6 +129,24 @@ fn a_truncated_log_object_is_named() {
     OpenOptions::new().write(true).open(&files[0]).unwrap().set_len(length - 100).unwrap();
     let listen = format!("unix:{}", rig.path("s").display());
     lsvd(&["serve", &rig.url("db1"), "--listen", &listen]).expect(5, &[name(&files[0])]);
+}
+
+/// Rule 4: a log whose newest objects are missing is not taken for a shorter one, unless the user says that it is.
+#[test]
+fn a_log_that_lost_its_end_is_not_a_shorter_log() {
+    let rig = Rig::new();
+    written(&rig);
+    // With its end, the objects from the second write on.
+    let lost = rig.objects("db1", "log").split_off(2);
+    lost.iter().for_each(|path| fs::remove_file(path).unwrap());
+    let listen = format!("unix:{}", rig.path("s").display());
+    lsvd(&["serve", &rig.url("db1"), "--listen", &listen]).expect(5, &["--accept-shorter-log"]);
+    let daemon = rig.serve("db1", "s", &["--accept-shorter-log"]);
+    let mut client = daemon.client("db1");
+    assert_eq!(client.call(read(0, 4096)).unwrap(), block(1));
+    assert_eq!(client.call(read(4096, 4096)).unwrap(), block(0));
+    drop(client);
+    daemon.stop().expect(0, &[]);
 }
 
 /// Rule 5: a byte that fails verification is an I/O error to the client and a log line, never data.
