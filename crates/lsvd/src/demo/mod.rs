@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 
 use self::pattern::BLOCK_BYTES;
-use self::stage::Stage;
+use self::stage::{Stage, Tally};
 use crate::cli::Demo;
 use crate::exit::Exit;
 use crate::nbd_client::{Client, Request};
@@ -236,13 +236,11 @@ fn recovered(log: &str) -> String {
 
 fn show_bucket(stage: &Stage, live_bytes: u64) -> anyhow::Result<()> {
     let folders = stage::folders(&stage.dir().join("bucket/demo"))?;
-    let rows: Vec<Vec<String>> = folders
-        .iter()
-        .map(|(name, objects, bytes)| {
-            vec![format!("{name}/"), units::grouped(*objects), units::bytes_human(*bytes)]
-        })
-        .collect();
-    let total: u64 = folders.iter().map(|(_, _, bytes)| bytes).sum();
+    let row = |(folder, tally): (&String, &Tally)| {
+        vec![folder.clone(), units::grouped(tally.objects), units::bytes_human(tally.bytes)]
+    };
+    let rows: Vec<Vec<String>> = folders.iter().map(row).collect();
+    let total = folders.values().map(|tally| tally.bytes).sum();
     say(
         "bucket",
         &format!(

@@ -3,6 +3,7 @@
 //! Knows how daemons are started, killed and stopped. Invariants: 1. at most one daemon runs; 2. after
 //! [`Stage::clear`] nothing runs, nothing is left (unless the user keeps it), and nothing can be started any more.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::DirBuilderExt;
@@ -181,30 +182,38 @@ fn program() -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// Objects and bytes in each folder of the volume's directory, by name.
-pub(crate) fn folders(volume: &Path) -> anyhow::Result<Vec<(String, u64, u64)>> {
-    let mut folders = Vec::new();
+/// Files and their bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) objects: u64,
+    pub(crate) bytes: u64,
+}
+
+/// What lies in each folder of the volume's directory, by name. What the killed daemon was still writing is counted
+/// apart: it is no object yet, and never will be.
+pub(crate) fn folders(volume: &Path) -> anyhow::Result<BTreeMap<String, Tally>> {
+    let mut folders = BTreeMap::new();
     for entry in fs::read_dir(volume).with_context(|| format!("cannot read '{}'", volume.display()))? {
         let entry = entry?;
-        let (mut objects, mut bytes) = (0, 0);
-        count(&entry.path(), &mut objects, &mut bytes)?;
-        if objects > 0 {
-            folders.push((entry.file_name().to_string_lossy().into_owned(), objects, bytes));
-        }
+        let name = format!("{}/", entry.file_name().to_string_lossy());
+        count(&entry.path(), &name, &mut folders)?;
     }
-    folders.sort();
     Ok(folders)
 }
 
-fn count(path: &Path, objects: &mut u64, bytes: &mut u64) -> anyhow::Result<()> {
+fn count(path: &Path, folder: &str, folders: &mut BTreeMap<String, Tally>) -> anyhow::Result<()> {
     let metadata = fs::symlink_metadata(path)?;
     if metadata.is_dir() {
         for entry in fs::read_dir(path)? {
-            count(&entry?.path(), objects, bytes)?;
+            count(&entry?.path(), folder, folders)?;
         }
-    } else {
-        *objects += 1;
-        *bytes += metadata.len();
+        return Ok(());
     }
+    // The directory store writes an object under its name with '#' and a number, and renames it when it is whole.
+    let unfinished = path.file_name().is_some_and(|name| name.to_string_lossy().contains('#'));
+    let folder = if unfinished { "cut off by the kill" } else { folder };
+    let tally = folders.entry(folder.to_owned()).or_default();
+    tally.objects += 1;
+    tally.bytes += metadata.len();
     Ok(())
 }
