@@ -74,6 +74,7 @@ pub struct Engine {
     /// How many of `sealed`, from its front, were asked to be uploaded.
     asked: usize,
     first_incomplete: SequenceNumber,
+    last_durable: Option<SequenceNumber>,
     next_number: SequenceNumber,
     buffered_bytes: u64,
     waiting: VecDeque<Mutation>,
@@ -97,6 +98,7 @@ impl Engine {
             sealed: VecDeque::new(),
             asked: 0,
             first_incomplete: next_number,
+            last_durable: None,
             next_number,
             buffered_bytes: 0,
             waiting: VecDeque::new(),
@@ -163,6 +165,11 @@ impl Engine {
     /// The first number that is not durable.
     pub fn first_incomplete(&self) -> SequenceNumber {
         self.first_incomplete
+    }
+
+    /// The last number that this engine knows to be durable: none before its own first one is.
+    pub fn last_durable(&self) -> Option<SequenceNumber> {
+        self.last_durable
     }
 
     /// Records in the extent map.
@@ -372,6 +379,7 @@ impl Engine {
         }
         self.buffered_bytes -= done.batch.held_bytes;
         self.first_incomplete = number.next();
+        self.last_durable = Some(number);
         for id in self.durable_waiters.remove(&number).unwrap_or_default() {
             self.complete(id, Outcome::Done);
         }

@@ -7,6 +7,8 @@
 //! merged; later writes to its blocks wait for it, reads see the state before or after it, and a flush has nothing to
 //! wait for, as the write has not completed.
 
+#![cfg_attr(test, allow(clippy::cast_possible_truncation))]
+
 mod apply;
 mod batch;
 mod content;

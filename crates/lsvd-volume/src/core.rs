@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_engine::{Action, Engine, Event, Now, Outcome, PlanPiece, Request, RequestId};
-use lsvd_format::SuperblockNumber;
+use lsvd_format::{SequenceNumber, SuperblockNumber};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
@@ -29,12 +29,18 @@ const FENCE_CHECK_EVERY: Duration = Duration::from_secs(30);
 struct State {
     engine: Engine,
     next_id: u64,
-    waiters: BTreeMap<RequestId, oneshot::Sender<Outcome>>,
-    /// Why blocks that are changed in part could not be read, until their request is answered.
-    base_errors: BTreeMap<RequestId, Error>,
-    upload_error: Option<Error>,
+    waiters: BTreeMap<RequestId, Waiter>,
+    /// Why objects can not be stored now, by their numbers.
+    upload_errors: BTreeMap<SequenceNumber, Error>,
     deadline: Option<Duration>,
     fence_checked: Duration,
+}
+
+/// Who waits for an answer.
+struct Waiter {
+    sender: oneshot::Sender<(Outcome, Option<Error>)>,
+    /// Why a block that is changed in part could not be read.
+    base_error: Option<Error>,
 }
 
 pub(crate) struct Core {
@@ -45,6 +51,8 @@ pub(crate) struct Core {
     environment: Environment,
     /// A writer looks for superblock versions above this, its own; a reader does not look.
     fence_check_above: Option<SuperblockNumber>,
+    /// Last number of the log when it was opened.
+    durable_at_opening: SequenceNumber,
     opened_at: Instant,
     io_timeout: Duration,
     deadline_changed: Notify,
@@ -61,19 +69,28 @@ pub(crate) struct Parts {
     pub(crate) tasks: Tasks,
     pub(crate) environment: Environment,
     pub(crate) fence_check_above: Option<SuperblockNumber>,
+    pub(crate) durable_at_opening: SequenceNumber,
     pub(crate) io_timeout: Duration,
 }
 
 impl Core {
     /// Puts the parts together and starts the clock of the batches' ages.
     pub(crate) fn start(parts: Parts) -> Arc<Self> {
-        let Parts { engine, store, fetcher, tasks, environment, fence_check_above, io_timeout } = parts;
+        let Parts {
+            engine,
+            store,
+            fetcher,
+            tasks,
+            environment,
+            fence_check_above,
+            durable_at_opening,
+            io_timeout,
+        } = parts;
         let state = State {
             engine,
             next_id: 0,
             waiters: BTreeMap::new(),
-            base_errors: BTreeMap::new(),
-            upload_error: None,
+            upload_errors: BTreeMap::new(),
             deadline: None,
             fence_checked: Duration::ZERO,
         };
@@ -84,6 +101,7 @@ impl Core {
             tasks,
             environment,
             fence_check_above,
+            durable_at_opening,
             opened_at: Instant::now(),
             io_timeout,
             deadline_changed: Notify::new(),
@@ -130,8 +148,14 @@ impl Core {
         }
     }
 
-    pub(crate) fn upload_failed(&self, error: Option<Error>) {
-        self.lock().upload_error = error;
+    /// An upload fails and is tried again.
+    pub(crate) fn upload_fails(&self, number: SequenceNumber, error: Error) {
+        self.lock().upload_errors.insert(number, error);
+    }
+
+    /// An upload that may have failed before has succeeded.
+    pub(crate) fn upload_succeeded(&self, number: SequenceNumber) {
+        self.lock().upload_errors.remove(&number);
     }
 
     pub(crate) fn wrote(&self, object_bytes: u64) {
@@ -165,7 +189,7 @@ impl Core {
                 Action::Complete { id, outcome } => {
                     if let Some(waiter) = state.waiters.remove(&id) {
                         // A client that has gone needs no answer.
-                        let _ = waiter.send(outcome);
+                        let _ = waiter.sender.send((outcome, waiter.base_error));
                     }
                 }
                 other => actions.push_back(other),
@@ -191,7 +215,9 @@ impl Core {
                         let base = match read {
                             Ok(pieces) => pieces.into_iter().next(),
                             Err(error) => {
-                                core.lock().base_errors.insert(id, error);
+                                if let Some(waiter) = core.lock().waiters.get_mut(&id) {
+                                    waiter.base_error = Some(error);
+                                }
                                 None
                             }
                         };
@@ -212,15 +238,15 @@ impl Core {
             let mut state = self.lock();
             state.next_id += 1;
             let id = RequestId(state.next_id);
-            state.waiters.insert(id, sender);
+            state.waiters.insert(id, Waiter { sender, base_error: None });
             state.engine.handle(now, Event::Submit { id, request });
             (id, self.drain(&mut state))
         };
         self.act(actions);
         self.check_fence_sometimes(now.monotonic);
         // Most writes are answered by now; only those that wait need a guard and a timer.
-        if let Ok(outcome) = receiver.try_recv() {
-            return self.outcome(id, outcome);
+        if let Ok((outcome, base_error)) = receiver.try_recv() {
+            return self.outcome(outcome, base_error);
         }
         let mut abandoned = Abandoned { core: self, id, armed: true };
         let answer = tokio::time::timeout(self.io_timeout, &mut receiver).await;
@@ -233,23 +259,19 @@ impl Core {
         };
         abandoned.armed = false;
         match outcome {
-            Ok(outcome) => self.outcome(id, outcome),
+            Ok((outcome, base_error)) => self.outcome(outcome, base_error),
             Err(_) => Err(Error::Closed { volume: self.store.label() }),
         }
     }
 
-    fn outcome(&self, id: RequestId, outcome: Outcome) -> Result<(), Error> {
+    fn outcome(&self, outcome: Outcome, base_error: Option<Error>) -> Result<(), Error> {
         match outcome {
             Outcome::Done => Ok(()),
-            Outcome::BaseUnreadable => {
-                let error = self.lock().base_errors.remove(&id);
-                Err(error.unwrap_or_else(|| self.timed_out()))
-            }
+            Outcome::BaseUnreadable => Err(base_error.unwrap_or_else(|| self.timed_out())),
             Outcome::Cancelled { .. } => {
-                let mut state = self.lock();
-                state.base_errors.remove(&id);
                 // The store's own words are better than "it took too long".
-                Err(state.upload_error.clone().unwrap_or_else(|| self.timed_out()))
+                let upload_error = self.lock().upload_errors.values().next().cloned();
+                Err(upload_error.unwrap_or_else(|| self.timed_out()))
             }
             Outcome::Fenced => {
                 self.check_ended()?;
@@ -289,8 +311,10 @@ impl Core {
             (None, PlanPiece::Stored { .. }) => unreachable!("every stored piece has its record"),
         });
         let all = futures::future::try_join_all(reads);
-        let pieces = tokio::time::timeout(self.io_timeout, all).await.map_err(|_| self.timed_out())??;
+        let pieces = tokio::time::timeout(self.io_timeout, all).await;
+        // First: why the volume ended says more than that its fetches were stopped.
         self.check_ended()?;
+        let pieces = pieces.map_err(|_| self.timed_out())??;
         Ok(pieces.into_iter().flatten().collect())
     }
 
@@ -323,7 +347,7 @@ impl Core {
             cache_hits: fetch.cache_hits.load(Ordering::Relaxed),
             corrupt_reads: fetch.corrupt_reads.load(Ordering::Relaxed),
             map_extents: engine.map_extents() as u64,
-            durable_number: engine.first_incomplete().0.saturating_sub(1),
+            durable_number: engine.last_durable().unwrap_or(self.durable_at_opening).0,
         }
     }
 
@@ -362,7 +386,6 @@ impl Drop for Abandoned<'_> {
         // A second panic while the first one unwinds would end the whole process.
         if self.armed && !self.core.state.is_poisoned() {
             self.core.event(Event::Cancel { id: self.id });
-            self.core.lock().base_errors.remove(&self.id);
         }
     }
 }

@@ -14,13 +14,13 @@ use tokio::sync::Semaphore;
 
 use crate::Error;
 use crate::cache::{CHUNK_BLOCKS, ChunkCache, ChunkKey, Wanted};
-use crate::store::VolumeStore;
+use crate::store::{VERIFY_TRIES, VolumeStore};
 use crate::tasks::Tasks;
 
 /// Chunks of one GET at most: 1 MiB. Longer runs are fetched by several at once.
 const CHUNKS_PER_FETCH: usize = 16;
-/// What fails verification is fetched this often: the damage may be the network's.
-const VERIFY_TRIES: u32 = 3;
+/// Bytes of a whole chunk.
+const CHUNK_LEN: usize = CHUNK_BLOCKS as usize * BLOCK_LEN;
 
 /// Counts of what was read.
 #[derive(Debug, Default)]
@@ -80,9 +80,10 @@ impl Fetcher {
             }
         }
         for run in runs(&missing) {
-            let fetcher = self.clone();
+            // Made before the task, which never begins if the volume has been stopped.
+            let unanswered = Unanswered { fetcher: self.clone(), record, chunks: run };
             // A task of its own: if this reader goes away, those who joined it still get their answer.
-            self.tasks.spawn(async move { fetcher.fetch(record, run).await });
+            self.tasks.spawn(fetch(unanswered));
         }
         for (nth, receiver) in waits {
             let answer = receiver.await;
@@ -96,29 +97,6 @@ impl Fetcher {
             *piece = piece.slice(from as usize * BLOCK_LEN..to as usize * BLOCK_LEN);
         }
         Ok(pieces)
-    }
-
-    /// Fetches neighbouring chunks by one GET and answers all who wait for them.
-    async fn fetch(&self, record: ObjectRecord, chunks: Range<u32>) {
-        let mut unanswered = Unanswered { fetcher: self, record, chunks: chunks.clone() };
-        let permit = self.permits.acquire().await;
-        let first = chunks.start * CHUNK_BLOCKS;
-        let payload_blocks =
-            u32::try_from(record.payload_blocks).expect("a payload has fewer than 2^32 blocks");
-        let blocks = (chunks.end * CHUNK_BLOCKS).min(payload_blocks) - first;
-        let result = self.fetch_verified(record, BlockOrdinal(first), blocks).await;
-        drop(permit);
-        for chunk in chunks {
-            let key = ChunkKey { identity: record.identity, chunk };
-            let from = chunk * CHUNK_BLOCKS - first;
-            let to = (from + CHUNK_BLOCKS).min(blocks);
-            let part = |bytes: &Bytes| {
-                // A copy, so that a cached chunk does not keep its whole fetch alive beyond the cache's ceiling.
-                Bytes::copy_from_slice(&bytes[from as usize * BLOCK_LEN..to as usize * BLOCK_LEN])
-            };
-            self.cache.fetched(key, result.as_ref().map(part).map_err(Clone::clone));
-            unanswered.chunks.start = chunk + 1;
-        }
     }
 
     async fn fetch_verified(
@@ -157,37 +135,64 @@ impl Fetcher {
 
     /// Keeps the chunks of an object that was just written: what was written last is often read next.
     pub(crate) fn keep_written(&self, record: &ObjectRecord, payload: &[Bytes]) {
-        let mut chunk = Vec::new();
-        let mut nth = 0;
-        let chunk_len = CHUNK_BLOCKS as usize * BLOCK_LEN;
-        for piece in payload {
-            let mut rest = &piece[..];
-            while !rest.is_empty() {
-                chunk.reserve_exact(chunk_len - chunk.len());
-                let (taken, left) = rest.split_at(rest.len().min(chunk_len - chunk.len()));
-                chunk.extend_from_slice(taken);
-                rest = left;
-                if chunk.len() == chunk_len {
-                    let key = ChunkKey { identity: record.identity, chunk: nth };
-                    self.cache.keep(key, Bytes::from(std::mem::take(&mut chunk)));
-                    nth += 1;
-                }
-            }
-        }
-        if !chunk.is_empty() {
-            self.cache.keep(ChunkKey { identity: record.identity, chunk: nth }, Bytes::from(chunk));
+        for (chunk, bytes) in (0..).zip(chunks_of(payload)) {
+            self.cache.keep(ChunkKey { identity: record.identity, chunk }, bytes);
         }
     }
 }
 
+/// Copies a payload into chunks of their own, none with more memory than its bytes: the cache counts no more.
+fn chunks_of(payload: &[Bytes]) -> Vec<Bytes> {
+    let mut left: usize = payload.iter().map(Bytes::len).sum();
+    let mut chunks = Vec::with_capacity(left.div_ceil(CHUNK_LEN));
+    let mut chunk = Vec::with_capacity(left.min(CHUNK_LEN));
+    for piece in payload {
+        let mut rest = &piece[..];
+        while !rest.is_empty() {
+            let (taken, after) = rest.split_at(rest.len().min(chunk.capacity() - chunk.len()));
+            chunk.extend_from_slice(taken);
+            rest = after;
+            if chunk.len() == chunk.capacity() {
+                left -= chunk.len();
+                let next = Vec::with_capacity(left.min(CHUNK_LEN));
+                chunks.push(Bytes::from(std::mem::replace(&mut chunk, next)));
+            }
+        }
+    }
+    chunks
+}
+
+/// Fetches neighbouring chunks by one GET and answers all who wait for them.
+async fn fetch(mut unanswered: Unanswered) {
+    let Unanswered { fetcher, record, chunks } = &unanswered;
+    let (fetcher, record, chunks) = (fetcher.clone(), *record, chunks.clone());
+    let permit = fetcher.permits.acquire().await;
+    let first = chunks.start * CHUNK_BLOCKS;
+    let payload_blocks = u32::try_from(record.payload_blocks).expect("a payload has fewer than 2^32 blocks");
+    let blocks = (chunks.end * CHUNK_BLOCKS).min(payload_blocks) - first;
+    let result = fetcher.fetch_verified(record, BlockOrdinal(first), blocks).await;
+    drop(permit);
+    for chunk in chunks {
+        let key = ChunkKey { identity: record.identity, chunk };
+        let from = chunk * CHUNK_BLOCKS - first;
+        let to = (from + CHUNK_BLOCKS).min(blocks);
+        let part = |bytes: &Bytes| {
+            // A copy, so that a cached chunk does not keep its whole fetch alive beyond the cache's ceiling.
+            Bytes::copy_from_slice(&bytes[from as usize * BLOCK_LEN..to as usize * BLOCK_LEN])
+        };
+        fetcher.cache.fetched(key, result.as_ref().map(part).map_err(Clone::clone));
+        unanswered.chunks.start = chunk + 1;
+    }
+}
+
 /// Chunks that somebody waits for. If their fetch is dropped (the volume was stopped), the waiters are told.
-struct Unanswered<'a> {
-    fetcher: &'a Fetcher,
+struct Unanswered {
+    fetcher: Arc<Fetcher>,
     record: ObjectRecord,
     chunks: Range<u32>,
 }
 
-impl Drop for Unanswered<'_> {
+impl Drop for Unanswered {
     fn drop(&mut self) {
         for chunk in self.chunks.clone() {
             let key = ChunkKey { identity: self.record.identity, chunk };
@@ -206,4 +211,33 @@ fn runs(chunks: &[u32]) -> Vec<Range<u32>> {
         }
     }
     runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rule 10: a chunk that is kept holds no more memory than the cache counts for it. The last chunk of an object of
+    /// one block once held 64 KiB, which for a client that flushes each block was sixteen times the ceiling.
+    #[test]
+    fn a_kept_chunk_holds_no_more_memory_than_its_bytes() {
+        for lens in [&[1][..], &[16], &[17], &[3, 14, 40], &[100, 1, 1]] {
+            let payload: Vec<Bytes> =
+                lens.iter().map(|blocks| Bytes::from(vec![7; blocks * BLOCK_LEN])).collect();
+            let chunks = chunks_of(&payload);
+            assert_eq!(chunks.concat(), payload.concat());
+            for chunk in chunks {
+                let len = chunk.len();
+                let memory = chunk.try_into_mut().expect("nobody else has it").capacity();
+                assert!(memory <= len && len <= CHUNK_LEN, "{len} bytes hold {memory}");
+            }
+        }
+    }
+
+    #[test]
+    fn runs_are_neighbours_and_no_longer_than_one_get() {
+        let chunks: Vec<u32> = (0..40).filter(|chunk| *chunk != 3).collect();
+        assert_eq!(runs(&chunks), [0..3, 4..20, 20..36, 36..40]);
+        assert_eq!(runs(&[]), []);
+    }
 }

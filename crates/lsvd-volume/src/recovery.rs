@@ -13,7 +13,7 @@ use crate::Error;
 use crate::store::{ListedLog, VolumeStore};
 
 /// Headers fetched at once: recovery's time is round trips, not bytes.
-const HEADERS_AT_ONCE: usize = 64;
+const HEADERS_AT_ONCE: usize = 100;
 
 /// What the listing held besides the gapless run.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub(crate) async fn recover(
             }
             Err(error) => return Err(error),
         }
-        if replay.objects_processed() % 10_000 == 0 {
+        if replay.objects_processed().is_multiple_of(10_000) {
             tracing::info!("recovery: {} of {} objects processed", replay.objects_processed(), listed.len());
         }
     }

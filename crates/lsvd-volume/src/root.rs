@@ -102,6 +102,8 @@ pub async fn create(bucket: &Bucket, options: &CreateOptions) -> Result<Created,
         unknown: serde_json::Map::new(),
     };
     match store.put_superblock(SuperblockNumber(1), &superblock).await? {
+        // It may be a number that was pruned since the first look: then the volume is another's.
+        Put::Mine if newest_readable(&store, false).await?.1.volume_id != superblock.volume_id => exists(),
         Put::Mine => Ok(Created { volume_id: superblock.volume_id, guarantees }),
         Put::Theirs(_) => exists(),
     }
@@ -113,19 +115,25 @@ pub(crate) async fn newest_readable(
     store: &VolumeStore,
     skip_damaged: bool,
 ) -> Result<(SuperblockNumber, Superblock), Error> {
-    let mut damage = None;
-    for number in store.superblock_numbers(None).await?.into_iter().rev() {
-        match store.read_superblock(number).await {
-            Ok(Some(superblock)) => return Ok((number, superblock)),
-            Ok(None) => {} // pruned since the listing
-            Err(error @ Error::Corrupt { .. }) if skip_damaged => {
-                tracing::warn!("{error}; the version before it is used");
-                damage = Some(error);
+    loop {
+        let mut damage = None;
+        let mut pruned = false;
+        for number in store.superblock_numbers(None).await?.into_iter().rev() {
+            match store.read_superblock(number).await {
+                Ok(Some(superblock)) => return Ok((number, superblock)),
+                Ok(None) => pruned = true,
+                Err(error @ Error::Corrupt { .. }) if skip_damaged => {
+                    tracing::warn!("{error}; the version before it is used");
+                    damage = Some(error);
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
+        }
+        // What was pruned since the listing has newer versions above it: the volume is there (rule 4).
+        if !pruned {
+            return Err(damage.unwrap_or(Error::NotFound { volume: store.label() }));
         }
     }
-    Err(damage.unwrap_or(Error::NotFound { volume: store.label() }))
 }
 
 /// Reads what the volume on `bucket` is, writing nothing. Reads the headers of its whole log.

@@ -4,19 +4,28 @@
 //! says whose it is. Knows no order of steps: take-over and uploads do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use lsvd_backend::{Bucket, Created, PutPayload};
+use lsvd_backend::{Bucket, Created, PutPayload, Site, Verb};
 use lsvd_format::log_object::Header;
 use lsvd_format::superblock::{self, Superblock};
 use lsvd_format::{DecodeError, SequenceNumber, SuperblockNumber, names};
+use tokio::time::Instant;
 
 use crate::Error;
 
-/// First read of a log object's header, in bytes: the headers of all but the most fragmented batches fit.
-const HEADER_READ_BYTES: u64 = 64 << 10;
+/// First read of a log object, in bytes: the header of a batch of 2,048 single blocks fits.
+const HEADER_READ_BYTES: u64 = 40 << 10;
 /// A superblock is small; what is larger is something else.
 const SUPERBLOCK_BYTES_MAX: u64 = 16 << 20;
+
+/// What fails verification is read this often: the damage may be the network's.
+pub(crate) const VERIFY_TRIES: u32 = 3;
+
+/// Wait before a PUT that is answered "exists" while nothing is there is made again: another creator may be under way.
+const EXISTS_PAUSE_FIRST: Duration = Duration::from_millis(20);
+const EXISTS_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// The volume's own prefix of a bucket.
 #[derive(Clone, Debug)]
@@ -56,7 +65,10 @@ impl VolumeStore {
     }
 
     pub(crate) fn store_error(&self, source: lsvd_backend::Error) -> Error {
-        Error::Store { volume: self.label(), source }
+        match source {
+            lsvd_backend::Error::Corrupt { at, detail } => self.corrupt(at.object, detail),
+            source => Error::Store { volume: self.label(), source },
+        }
     }
 
     pub(crate) fn corrupt(&self, object: impl Into<String>, reason: impl Into<String>) -> Error {
@@ -107,6 +119,7 @@ impl VolumeStore {
         superblock: &Superblock,
     ) -> Result<Put<Superblock>, Error> {
         let bytes = Bytes::from(superblock::encode(number, superblock));
+        let mut conflict = Conflict::new(self, names::superblock(number));
         loop {
             let created =
                 self.bucket.create(&names::superblock(number), PutPayload::from(bytes.clone())).await;
@@ -115,7 +128,7 @@ impl VolumeStore {
                 Created::Exists => match self.read_superblock(number).await? {
                     Some(stored) if stored == *superblock => return Ok(Put::Mine),
                     Some(stored) => return Ok(Put::Theirs(stored)),
-                    None => {} // "exists", then "not found": it is free after all
+                    None => conflict.again().await?,
                 },
             }
         }
@@ -136,6 +149,16 @@ impl VolumeStore {
     /// Reads a log object's header, and checks the object's length and number against it; `None` if it is definitely
     /// not there.
     pub(crate) async fn read_log_header(&self, number: SequenceNumber) -> Result<Option<Header>, Error> {
+        for _ in 1..VERIFY_TRIES {
+            match self.read_log_header_once(number).await {
+                Err(error @ Error::Corrupt { .. }) => tracing::warn!("{error}; it is read again"),
+                other => return other,
+            }
+        }
+        self.read_log_header_once(number).await
+    }
+
+    async fn read_log_header_once(&self, number: SequenceNumber) -> Result<Option<Header>, Error> {
         let name = names::log_object(number);
         let mut read_bytes = HEADER_READ_BYTES;
         let (header, object_bytes) = loop {
@@ -167,6 +190,7 @@ impl VolumeStore {
     /// Creates a log object from its encoded bytes.
     pub(crate) async fn put_log_object(&self, header: &Header, bytes: Bytes) -> Result<Put<Header>, Error> {
         let number = header.identity.number;
+        let mut conflict = Conflict::new(self, names::log_object(number));
         loop {
             let payload = PutPayload::from(bytes.clone());
             let created = self.bucket.create(&names::log_object(number), payload).await;
@@ -175,39 +199,75 @@ impl VolumeStore {
                 Created::Exists => match self.read_log_header(number).await? {
                     Some(stored) if stored.identity == header.identity => return Ok(Put::Mine),
                     Some(stored) => return Ok(Put::Theirs(stored)),
-                    None => {} // "exists", then "not found": PUT again
+                    None => conflict.again().await?,
                 },
             }
         }
     }
 
-    /// Moves a log object into the archive: copied, compared, and only then deleted (rule 3).
+    /// Moves a log object into the archive (rule 3). It may be damaged and is kept all the same, so nothing in it can
+    /// be checked: it is read twice, and its copy is read back, before it is deleted.
     ///
     /// Gives whether it was still there.
     pub(crate) async fn archive_log_object(&self, number: SequenceNumber, copy: &str) -> Result<bool, Error> {
         let name = names::log_object(number);
-        let read = self.bucket.read_head(&name, u64::MAX).await;
-        let Some(object) = read.map_err(|error| self.store_error(error))? else { return Ok(false) };
+        let (first, second) = (self.read_whole(&name).await?, self.read_whole(&name).await?);
+        let (Some(object), Some(again)) = (first, second) else { return Ok(false) };
+        if object != again {
+            return Err(self.corrupt(name, "read twice, it came back different: it was not moved"));
+        }
+        let mut conflict = Conflict::new(self, copy.to_owned());
         loop {
-            let payload = PutPayload::from(object.bytes.clone());
+            let payload = PutPayload::from(object.clone());
             let created = self.bucket.create(copy, payload).await;
-            if let Created::Done = created.map_err(|error| self.store_error(error))? {
-                break;
-            }
-            let stored = self.bucket.read_head(copy, u64::MAX).await;
-            match stored.map_err(|error| self.store_error(error))? {
-                Some(stored) if stored.bytes == object.bytes => break,
-                Some(_) => return Err(self.corrupt(copy, "another object has the archive's name")),
-                None => {}
+            created.map_err(|error| self.store_error(error))?;
+            // Whether it was created now, or before by a try whose answer was lost: what counts is what is there.
+            match self.read_whole(copy).await? {
+                Some(stored) if stored == object => break,
+                Some(_) => return Err(self.corrupt(copy, "it is not the copy that was put there")),
+                None => conflict.again().await?,
             }
         }
         self.bucket.delete(&name).await.map_err(|error| self.store_error(error))?;
         Ok(true)
     }
 
+    async fn read_whole(&self, name: &str) -> Result<Option<Bytes>, Error> {
+        let read = self.bucket.read_head(name, u64::MAX).await;
+        Ok(read.map_err(|error| self.store_error(error))?.map(|head| head.bytes))
+    }
+
     /// Deletes a superblock version.
     pub(crate) async fn delete_superblock(&self, number: SuperblockNumber) -> Result<(), Error> {
         let deleted = self.bucket.delete(&names::superblock(number)).await;
         deleted.map_err(|error| self.store_error(error))
+    }
+}
+
+/// A create that is answered "exists" while nothing is there (a 409): it is made again, but neither without pause nor
+/// for ever (rules 2 and 10).
+struct Conflict<'a> {
+    store: &'a VolumeStore,
+    name: String,
+    since: Instant,
+    pause: Duration,
+}
+
+impl<'a> Conflict<'a> {
+    fn new(store: &'a VolumeStore, name: String) -> Self {
+        Self { store, name, since: Instant::now(), pause: EXISTS_PAUSE_FIRST }
+    }
+
+    /// Pauses before the next try.
+    async fn again(&mut self) -> Result<(), Error> {
+        if self.since.elapsed() >= self.store.bucket.retry().total_limit {
+            let store = self.store.bucket.label().into();
+            let at = Site { store, verb: Verb::Put, object: self.name.clone() };
+            let detail = "the store says that it exists, and then that it is not there".to_owned();
+            return Err(self.store.store_error(lsvd_backend::Error::Unavailable { at, detail }));
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(EXISTS_PAUSE_MAX);
+        Ok(())
     }
 }

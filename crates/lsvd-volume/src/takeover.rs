@@ -13,7 +13,7 @@ use futures::StreamExt;
 use lsvd_engine::Replay;
 use lsvd_format::log_object::{Entry, Header};
 use lsvd_format::superblock::Superblock;
-use lsvd_format::{Epoch, ObjectIdentity, SequenceNumber, SuperblockNumber, WriterId, names};
+use lsvd_format::{Epoch, NUMBER_MAX, ObjectIdentity, SequenceNumber, SuperblockNumber, WriterId, names};
 
 use crate::recovery::{Recovered, recover};
 use crate::store::{Put, VolumeStore};
@@ -42,6 +42,7 @@ pub(crate) async fn take_over(store: &VolumeStore, options: &OpenOptions) -> Res
     let (number, superblock) = raise_epoch(store, options, writer).await?;
     tracing::info!(volume = %store.label(), epoch = %superblock.epoch, "starting recovery");
     let Recovered { mut replay, strays, .. } = recover(store, &superblock, false).await?;
+    refuse_a_newer_log(store, &superblock, &replay)?;
     refuse_a_hole(store, &replay, &strays, superblock.window).await?;
     refuse_a_shorter_log(store, &superblock, &replay)?;
     let fence = land_fence(store, environment, &superblock, &mut replay).await?;
@@ -69,6 +70,11 @@ async fn raise_epoch(
         let Some(&highest) = numbers.last() else {
             return Err(Error::NotFound { volume: store.label() });
         };
+        if highest.0 > NUMBER_MAX / 2 {
+            return Err(
+                store.corrupt(names::superblock(highest), "the volume has no superblock numbers left")
+            );
+        }
         let Some(current) = store.read_superblock(highest).await? else {
             continue; // pruned since the listing: there is a higher one now
         };
@@ -100,6 +106,17 @@ async fn raise_epoch(
 /// The name and version that superblocks record.
 pub(crate) fn written_by() -> String {
     concat!("lsvd ", env!("CARGO_PKG_VERSION")).to_owned()
+}
+
+/// A log that a newer epoch writes already is that writer's. This one may have slept since step 1: its fence at that
+/// log's end would land, as the number is free, and epochs would fall for good.
+fn refuse_a_newer_log(store: &VolumeStore, superblock: &Superblock, replay: &Replay) -> Result<(), Error> {
+    match replay.last() {
+        Some((_, epoch)) if epoch > superblock.epoch => {
+            Err(Error::Fenced { volume: store.label(), epoch: Some(epoch) })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A missing object with others further above it than any writer could have put at once is a loss, not the log's end.
@@ -145,9 +162,11 @@ async fn land_fence(
 ) -> Result<SequenceNumber, Error> {
     loop {
         let number = replay.next_number();
-        let Some(next) = number.0.checked_add(superblock.window).map(SequenceNumber) else {
+        let next = SequenceNumber(number.0.saturating_add(superblock.window));
+        // Also room for this writer's own objects: a log so near the end was not written by any honest writer.
+        if next.0 > NUMBER_MAX / 2 {
             return Err(store.corrupt(names::log_object(number), "the log has no numbers left"));
-        };
+        }
         let identity = ObjectIdentity {
             volume: superblock.volume_id,
             epoch: superblock.epoch,
@@ -193,14 +212,21 @@ async fn archive(
     let moved_at_unix_ms = (environment.now_unix_ms)();
     let moves = futures::stream::iter(strays).map(|number| async move {
         let name = names::log_object(number);
-        let copy = names::archived(moved_at_unix_ms, superblock.epoch, "beyond-fence", &name);
+        let copy = names::archived(moved_at_unix_ms, superblock.epoch, names::BEYOND_FENCE, &name);
         tracing::warn!(volume = %store.label(), object = %name, "moving to {copy}");
-        store.archive_log_object(number, &copy).await
+        match store.archive_log_object(number, &copy).await {
+            Ok(moved) => moved,
+            Err(error) => {
+                // It is in nobody's way: its number is skipped for good, and the next opening tries again.
+                tracing::warn!(volume = %store.label(), object = %name, "left where it is: {error}");
+                false
+            }
+        }
     });
     let mut moves = moves.buffered(ARCHIVE_AT_ONCE);
     let mut archived = 0;
     while let Some(moved) = moves.next().await {
-        archived += u64::from(moved?);
+        archived += u64::from(moved);
     }
     Ok(archived)
 }
@@ -216,7 +242,11 @@ async fn prune_superblocks(store: &VolumeStore, mine: SuperblockNumber) -> Resul
         return Ok(());
     }
     for number in &numbers[..numbers.len() - SUPERBLOCKS_KEPT] {
-        store.delete_superblock(*number).await?;
+        if let Err(error) = store.delete_superblock(*number).await {
+            // Old versions cost a few hundred bytes each; a volume that does not open costs more.
+            tracing::warn!(volume = %store.label(), "an old superblock version is left where it is: {error}");
+            break;
+        }
     }
     Ok(())
 }

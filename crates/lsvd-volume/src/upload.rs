@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_engine::{Event, ObjectRecord, SealedBatch};
-use lsvd_format::log_object::encode_frame;
+use lsvd_format::log_object::encode_frames;
 use lsvd_format::{BLOCK_LEN, BlockOrdinal, names};
 
 use crate::Error;
@@ -34,7 +34,7 @@ pub(crate) async fn upload(core: Arc<Core>, batch: Arc<SealedBatch>) {
             // The number holds something that is nobody's log object. Nothing above it can be acknowledged.
             Err(error @ (Error::Corrupt { .. } | Error::Newer { .. })) => return core.end(error),
             Err(error) => {
-                core.upload_failed(Some(error.clone()));
+                core.upload_fails(number, error.clone());
                 let object = names::log_object(number);
                 tracing::error!(%object, "an upload fails and is tried again in {} ms: {error}", wait.as_millis());
                 tokio::time::sleep(wait).await;
@@ -42,7 +42,7 @@ pub(crate) async fn upload(core: Arc<Core>, batch: Arc<SealedBatch>) {
             }
         }
     }
-    core.upload_failed(None);
+    core.upload_succeeded(number);
     drop(bytes);
     let record = ObjectRecord {
         identity: batch.header.identity,
@@ -61,9 +61,10 @@ fn encode(batch: &SealedBatch) -> Bytes {
     let object_len = usize::try_from(header.object_bytes()).expect("a batch is in memory");
     let mut bytes = Vec::with_capacity(object_len);
     header.encode(&mut bytes);
-    let blocks = batch.payload.iter().flat_map(|piece| piece.chunks(BLOCK_LEN));
-    for (ordinal, block) in (0..).zip(blocks) {
-        encode_frame(&header.identity, BlockOrdinal(ordinal), block, &mut bytes);
+    let mut ordinal = BlockOrdinal(0);
+    for piece in &batch.payload {
+        encode_frames(&header.identity, ordinal, piece, &mut bytes);
+        ordinal.0 += u32::try_from(piece.len() / BLOCK_LEN).expect("a payload has fewer than 2^32 blocks");
     }
     assert_eq!(bytes.len(), object_len, "the header counts its payload's blocks");
     Bytes::from(bytes)

@@ -151,6 +151,10 @@ impl Volume {
             let next = replay.next_number();
             tracing::warn!("{damage}; opened read-only as of the object before number {next}");
         }
+        if let Some(reached) = superblock.log_reached.filter(|reached| *reached >= replay.next_number()) {
+            let next = replay.next_number();
+            tracing::warn!(volume = %store.label(), "the log had reached number {reached}, but ends before {next}");
+        }
         let beyond = strays.iter().filter(|number| **number > replay.next_number()).count();
         if beyond > 0 {
             tracing::warn!(volume = %store.label(), "{beyond} objects lie beyond the durable point and are ignored");
@@ -199,6 +203,7 @@ impl Volume {
             fetcher: Arc::new(fetcher),
             tasks: tasks.clone(),
             environment: options.environment.clone(),
+            durable_at_opening: recovery.durable_number,
             fence_check_above: (!read_only).then_some(superblock_number),
             io_timeout: options.io_timeout,
         });
@@ -358,7 +363,10 @@ impl Volume {
                 ..inner.superblock.clone()
             };
             let number = inner.superblock_number.next();
-            if let Put::Theirs(theirs) = inner.core.store().put_superblock(number, &closed).await? {
+            // This opening's own is that of an earlier try to close whose answer was lost.
+            if let Put::Theirs(theirs) = inner.core.store().put_superblock(number, &closed).await?
+                && theirs.writer_id != closed.writer_id
+            {
                 let error = Error::Fenced { volume: self.label(), epoch: Some(theirs.epoch) };
                 inner.core.end(error.clone());
                 return Err(error);

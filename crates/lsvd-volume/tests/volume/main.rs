@@ -1,0 +1,17 @@
+//! The volume against a store that fails, lies, hangs and is tampered with, each promise by the number of its rule.
+//!
+//! Time is tokio's paused clock: timeouts and backoffs pass at once and repeat. Objects are the real ones, in memory.
+
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+
+mod closing;
+mod common;
+mod concurrency;
+mod data;
+mod lost_answers;
+mod recovery;
+mod roots;
+mod stalls;
+mod stragglers;
+mod takeover;
+mod verification;
