@@ -110,7 +110,6 @@ async fn a_client_that_vanishes_takes_nothing_along() {
     // Its place is free again.
     until(|| running.export.calls().len() == 5).await;
     sleep(Duration::from_millis(20)).await;
-    running.export.bytes(0, 1);
     let mut client = running.client().await;
     assert_eq!(client.read(0, 5).await.unwrap(), b"whole");
 }
