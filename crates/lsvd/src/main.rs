@@ -41,19 +41,23 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     logging::start(cli.log_format, &cli.log)?;
     match cli.command {
-        Command::Create(arguments) => runtime()?.block_on(commands::create::run(arguments)),
-        Command::Serve(arguments) => runtime()?.block_on(commands::serve::run(arguments)),
-        Command::Ls(arguments) => runtime()?.block_on(commands::ls::run(arguments)),
-        Command::Info(arguments) => runtime()?.block_on(commands::info::run(arguments)),
-        Command::Demo(arguments) => runtime()?.block_on(demo::run(arguments)),
+        Command::Create(arguments) => on_runtime(commands::create::run(arguments)),
+        Command::Serve(arguments) => on_runtime(commands::serve::run(arguments)),
+        Command::Ls(arguments) => on_runtime(commands::ls::run(arguments)),
+        Command::Info(arguments) => on_runtime(commands::info::run(arguments)),
+        Command::Demo(arguments) => on_runtime(demo::run(arguments)),
         Command::Licenses => commands::manual::licenses(),
         Command::Completions(arguments) => commands::manual::completions(&arguments),
         Command::Man(arguments) => commands::manual::man(&arguments),
     }
 }
 
-/// The runtime of the commands that speak to a store; they hold secrets in memory, so no core is dumped from here on.
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
+/// Runs a command that speaks to a store; it holds secrets in memory, so no core is dumped from here on.
+fn on_runtime(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
     process::forbid_core_dumps();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(command);
+    // What was to be waited for was waited for; a directory that hangs must not keep a second signal from ending us.
+    runtime.shutdown_background();
+    ended
 }

@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::nbd_client::Request;
 use crate::rig::{Rig, block, lsvd, read, write};
@@ -237,7 +238,10 @@ fn a_full_disk_loses_nothing() {
     assert!(matches!(error.raw_os_error(), Some(EIO | ENOSPC)), "{error}");
     let mut client = daemon.client("db1");
     assert_eq!(client.call(read(0, 4096)).unwrap(), block(1));
-    daemon.kill();
+    // What is buffered can not be uploaded: a second signal ends the waiting.
+    daemon.signal(rustix::process::Signal::TERM);
+    std::thread::sleep(Duration::from_millis(500));
+    daemon.stop().expect(130, &["as safe as a crash"]);
 
     fs::remove_file(ballast).unwrap();
     let daemon = rig.serve("db1", "s", &[]);
