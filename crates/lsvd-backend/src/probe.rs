@@ -9,6 +9,9 @@ use object_store::PutPayload;
 use crate::bucket::{Bucket, Created};
 use crate::error::{Error, Verb};
 
+/// How often a PUT that met a conflict is made again.
+const CONFLICT_TRIES: usize = 5;
+
 /// Creators that race for one name.
 const RACERS: usize = 4;
 
@@ -98,11 +101,22 @@ impl Probe<'_> {
         Ok(self.bucket.read_head(name, 4096).await?.map(|head| head.bytes.to_vec()))
     }
 
+    /// Creates an object and gives what is stored then. "Exists" is this very PUT, retried after a lost answer; "exists"
+    /// and then nothing there is a conflict (409), after which a PUT is made again (rule 2).
+    async fn place(&self, name: &str, bytes: &'static [u8]) -> Result<Option<Vec<u8>>, Error> {
+        for _ in 1..CONFLICT_TRIES {
+            self.bucket.create(name, PutPayload::from_static(bytes)).await?;
+            if let Some(stored) = self.stored(name).await? {
+                return Ok(Some(stored));
+            }
+        }
+        self.bucket.create(name, PutPayload::from_static(bytes)).await?;
+        self.stored(name).await
+    }
+
     async fn create_only(&self, report: &mut ProbeReport) -> Result<bool, Error> {
         let name = self.plain();
-        // "Exists" here is this very PUT, retried after a lost answer.
-        self.bucket.create(&name, PutPayload::from_static(b"the first bytes")).await?;
-        let stored = self.stored(&name).await?;
+        let stored = self.place(&name, b"the first bytes").await?;
         if !report.find(stored.as_deref() == Some(b"the first bytes"), || {
             "an object that was just created does not read back".to_owned()
         }) {
@@ -120,13 +134,23 @@ impl Probe<'_> {
     async fn races(&self, report: &mut ProbeReport) -> Result<bool, Error> {
         for race in 0..RACES {
             let name = self.race(race);
-            let creators = (0..RACERS).map(|racer| {
-                let name = &name;
-                async move { self.bucket.create(name, racer_bytes(racer).into()).await }
-            });
-            let outcomes: Vec<Created> = join_all(creators).await.into_iter().collect::<Result<_, _>>()?;
-            let winners: Vec<usize> = (0..RACERS).filter(|&racer| outcomes[racer] == Created::Done).collect();
-            let stored = self.stored(&name).await?;
+            let mut tries = 1;
+            let (winners, stored) = loop {
+                let creators = (0..RACERS).map(|racer| {
+                    let name = &name;
+                    async move { self.bucket.create(name, racer_bytes(racer).into()).await }
+                });
+                let outcomes: Vec<Created> =
+                    join_all(creators).await.into_iter().collect::<Result<_, _>>()?;
+                let winners: Vec<usize> =
+                    (0..RACERS).filter(|&racer| outcomes[racer] == Created::Done).collect();
+                let stored = self.stored(&name).await?;
+                // Everybody was told of a conflict and nobody created it: no race was run.
+                if !winners.is_empty() || stored.is_some() || tries == CONFLICT_TRIES {
+                    break (winners, stored);
+                }
+                tries += 1;
+            };
             let holds = match winners[..] {
                 [winner] => stored == Some(racer_bytes(winner)),
                 // The winner's answer was lost and its retry found the object: any racer's bytes will do.
@@ -161,7 +185,7 @@ impl Probe<'_> {
         let names =
             |listed: Vec<crate::bucket::Listed>| listed.into_iter().map(|l| l.name).collect::<Vec<_>>();
         let second = format!("{}/b", self.base);
-        self.bucket.create(&second, PutPayload::from_static(b"b")).await?;
+        self.place(&second, b"b").await?;
         let listed = names(self.bucket.list(&self.base, None).await?);
         let expected = |name: &String| *name == self.plain() || *name == second;
         let plain: Vec<String> = listed.into_iter().filter(expected).collect();

@@ -1,5 +1,7 @@
 //! The engine step by step: group commit, window, ceiling, age, cancellation and fence, each by its rule.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

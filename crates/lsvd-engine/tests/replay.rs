@@ -1,5 +1,7 @@
 //! Replay: what it takes in, what it refuses, and that a refusal changes nothing.
 
+#![allow(clippy::unwrap_used)]
+
 use lsvd_engine::{Location, Mapping, ObjectIndex, Replay};
 use lsvd_format::log_object::{Entry, Header, Source};
 use lsvd_format::{

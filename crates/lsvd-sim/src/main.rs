@@ -12,6 +12,8 @@ use lsvd_sim::{Mutation, Report, run};
 
 /// Failing seeds of which the story is told.
 const STORIES_MAX: usize = 3;
+/// Failing seeds that are named besides.
+const LISTED_MAX: usize = 50;
 /// Events that a story ends with, unless all are asked for.
 const STORY_LINES: usize = 60;
 
@@ -65,7 +67,9 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     tally.failed.sort_by_key(|report| report.seed);
-    tally.failed.iter().take(STORIES_MAX).for_each(|report| tell(&arguments, report));
+    let (told, listed) = tally.failed.split_at(tally.failed.len().min(STORIES_MAX));
+    told.iter().for_each(|report| tell(&arguments, report));
+    listed.iter().take(LISTED_MAX).for_each(say);
     if arguments.seed.is_some() && arguments.trace && tally.failed.is_empty() {
         run(start, arguments.mutation, true).lines.iter().for_each(|line| println!("{line}"));
     }
@@ -110,6 +114,12 @@ fn play(
     }
 }
 
+fn say(report: &Report) {
+    if let Some(violation) = &report.violation {
+        println!("seed {} failed: {violation}", report.seed);
+    }
+}
+
 /// What happened in a failing run, and how to see it again.
 fn tell(arguments: &Arguments, report: &Report) {
     let again = run(report.seed, arguments.mutation, true);
@@ -121,8 +131,6 @@ fn tell(arguments: &Arguments, report: &Report) {
         );
     }
     let broken = arguments.mutation.map(|mutation| format!(" --break {mutation}")).unwrap_or_default();
-    if let Some(violation) = &report.violation {
-        println!("seed {} failed: {violation}", report.seed);
-    }
+    say(report);
     println!("play it again: cargo xtask sim --seed {}{broken}\n", report.seed);
 }

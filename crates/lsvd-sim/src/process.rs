@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::client::{Client, read_whole};
-use crate::history::{Generation, Op, Outcome, Request, Sighting, Tick};
+use crate::history::{Generation, Op, Outcome, Request, Sighting};
 use crate::link::{Gate, Link};
 use crate::scene::Scene;
 use crate::sector::Value;
@@ -155,7 +155,7 @@ impl Process {
             history.generations.len() - 1
         };
         lock(&self.open).replace((volume.clone(), generation));
-        let Some(found) = self.sight(&volume).await else {
+        let Some(found) = self.sight(&volume, generation).await else {
             self.say("can not read what it opened");
             self.phase.send_replace(Phase::Ended);
             return;
@@ -176,25 +176,35 @@ impl Process {
     }
 
     /// All sectors as this opening found them: read by itself, or by a reader beside it.
-    async fn sight(&self, volume: &Volume) -> Option<Vec<Value>> {
+    async fn sight(&self, volume: &Volume, generation: usize) -> Option<Vec<Value>> {
         let mut rng = self.scene.rng(22, u64::from(self.id));
         if rng.chance(250) {
-            if let Some((_, _, values)) = look_once(&self.scene).await {
-                return Some(values);
+            // Only as long as nobody newer lets clients write, it finds the same as this one.
+            match look_once(&self.scene).await {
+                Some((newest, sighting)) if newest == Some(generation) => return Some(sighting.values),
+                _ => {}
             }
         }
         read_whole(&self.scene, volume, &mut rng).await
     }
 }
 
-/// Opens the volume read-only and reads all of it: when the opening began, when it had succeeded, what was there.
-async fn look_once(scene: &Arc<Scene>) -> Option<(Tick, Tick, Vec<Value>)> {
+/// The generation with the highest epoch so far.
+fn newest(scene: &Scene) -> Option<usize> {
+    let history = lock(&scene.history);
+    (0..history.generations.len()).max_by_key(|i| history.generations[*i].epoch)
+}
+
+/// Opens the volume read-only and reads all of it; with the generation that was the newest when it had opened.
+async fn look_once(scene: &Arc<Scene>) -> Option<(Option<usize>, Sighting)> {
     let id = scene.next_process();
     let link = scene.link(id, false);
     let from = scene.tick();
     scene.stage().event(format_args!("p{id} @{from} opens read-only"));
+    let damage = scene.may_be_damaged();
     let opened = Volume::open_read_only(scene.bucket(&link, id), scene.open_options(id)).await;
     let until = scene.tick();
+    let newest = newest(scene);
     let volume = match opened {
         Ok(volume) => volume,
         Err(error) => {
@@ -204,20 +214,20 @@ async fn look_once(scene: &Arc<Scene>) -> Option<(Tick, Tick, Vec<Value>)> {
         }
     };
     scene.stage().event(format_args!("p{id} @{until} has opened read-only"));
-    let values = read_whole(scene, &volume, &mut scene.rng(23, u64::from(id))).await;
-    values.map(|values| (from, until, values))
+    let values = read_whole(scene, &volume, &mut scene.rng(23, u64::from(id))).await?;
+    if damage {
+        // What is whole of a damaged log is what a read-only opening promises: it may end anywhere.
+        return None;
+    }
+    Some((newest, Sighting { from, until, values }))
 }
 
 /// A read-only opening beside whoever writes; kept for the judge if the same writer was the newest all the time.
 pub(crate) async fn look(scene: Arc<Scene>) {
-    let newest = || {
-        let history = lock(&scene.history);
-        (0..history.generations.len()).max_by_key(|i| history.generations[*i].epoch)
-    };
-    let before = newest();
-    let Some((from, until, values)) = look_once(&scene).await else { return };
-    let mut history = lock(&scene.history);
-    if let Some(generation) = before.map(|i| &mut history.generations[i]) {
-        generation.sightings.push(Sighting { from, until, values });
+    let before = newest(&scene);
+    if let Some((after, sighting)) = look_once(&scene).await
+        && let Some(generation) = before.filter(|_| before == after)
+    {
+        lock(&scene.history).generations[generation].sightings.push(sighting);
     }
 }

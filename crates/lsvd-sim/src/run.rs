@@ -87,10 +87,10 @@ fn run_caught(seed: u64, mutation: Option<Mutation>, keep_lines: bool) -> Report
             scene.stage().accuse(Violation::new(10, "the run hangs"));
         }
         let history = lock(&scene.history).clone();
-        if scene.stage().accused().is_none() {
-            if let Err(violation) = judge(&history) {
-                scene.stage().accuse(violation);
-            }
+        if scene.stage().accused().is_none()
+            && let Err(violation) = judge(&history)
+        {
+            scene.stage().accuse(violation);
         }
         let violation = scene.stage().accused();
         let trace = scene.stage().take_trace();

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lsvd_format::names;
 use lsvd_volume::Error;
 use tokio::time::{sleep, timeout};
 
@@ -120,7 +121,6 @@ fn happenings(rng: &mut Rng, cast: &[Arc<Process>]) {
 /// must open and be what it was promised to be, twice.
 async fn finish(scene: &Arc<Scene>, rng: &mut Rng, cast: &[Arc<Process>]) {
     sleep(Duration::from_millis(rng.spread(1, 20_000))).await;
-    let may_be_damaged = scene.may_be_damaged();
     *lock(&scene.world.weather) = Weather::calm();
     scene.stage().event(format_args!("the weather clears"));
     cast.iter().filter(|process| process.is_stalled()).for_each(|process| process.set_stalled(false));
@@ -132,15 +132,14 @@ async fn finish(scene: &Arc<Scene>, rng: &mut Rng, cast: &[Arc<Process>]) {
     }
     for _ in 0..2 {
         cast.iter().for_each(|process| process.kill());
-        let Some(last) = open_in_calm(scene, may_be_damaged).await else { return };
+        let Some(last) = open_in_calm(scene).await else { return };
         last.kill();
     }
-    scene.stage().event(format_args!(
-        "{} requests, {} log objects, {} in the archive",
-        lock(&scene.world.cloud).requests(),
-        lock(&scene.world.cloud).count(lsvd_format::names::LOG_FOLDER),
-        lock(&scene.world.cloud).count(lsvd_format::names::ARCHIVE_FOLDER),
-    ));
+    let (requests, log, archive) = {
+        let cloud = lock(&scene.world.cloud);
+        (cloud.requests(), cloud.count(names::LOG_FOLDER), cloud.count(names::ARCHIVE_FOLDER))
+    };
+    scene.stage().event(format_args!("{requests} requests, {log} log objects, {archive} in the archive"));
 }
 
 /// Rule 10: service resumes by itself when the store is back.
@@ -161,7 +160,7 @@ async fn serves_again(scene: &Arc<Scene>, process: &Process) {
 }
 
 /// Opens the volume when nothing stands in the way; only a straggler of somebody dead can still come in between.
-async fn open_in_calm(scene: &Arc<Scene>, _was_damaged: bool) -> Option<Arc<Process>> {
+async fn open_in_calm(scene: &Arc<Scene>) -> Option<Arc<Process>> {
     let mut why = "it hangs".to_owned();
     for _ in 0..3 {
         let process = Process::start(scene);

@@ -37,7 +37,7 @@ impl Trace {
     /// Adds an event that happened at `now_ms` of virtual time.
     pub fn event(&mut self, now_ms: u64, what: fmt::Arguments<'_>) {
         self.events += 1;
-        let written = write!(Hasher(&mut self.hash), "{now_ms} {what}\n");
+        let written = writeln!(Hasher(&mut self.hash), "{now_ms} {what}");
         debug_assert!(written.is_ok(), "hashing text does not fail");
         if let Some(lines) = &mut self.lines {
             if lines.len() == LINES_MAX {
