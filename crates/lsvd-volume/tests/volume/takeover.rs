@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use lsvd_format::Epoch;
+use lsvd_format::{Epoch, names, superblock};
 use lsvd_volume::{Error, Volume};
 
-use crate::common::{BLOCK, Fate, Verb, World, blocks, fill_of, settle, write_block};
+use crate::common::{BLOCK, Fate, Verb, World, blocks, fill_of, log, settle, write_block};
 
 fn fenced_by(result: Result<(), Error>) -> Option<Epoch> {
     match result {
@@ -206,6 +206,59 @@ async fn an_opening_may_stall_at_any_request() {
         stalls_at += 1;
     }
     assert!(stalls_at >= 6, "an opening makes some requests: {stalls_at}");
+}
+
+/// Step 3 of taking over: a writer that lost by the time its fence has landed archives nothing any more.
+#[tokio::test(start_paused = true)]
+async fn a_loser_archives_nothing() {
+    let world = World::new().await;
+    let old = world.open().await;
+    write_block(&old, 1, 11).await.unwrap();
+    world.put_old_object(&old, 2, 11, 1, 99);
+    // Before its fourth look at the superblocks a newer writer has begun.
+    for _ in 0..3 {
+        world.store.before(Verb::List, "superblock", |_| {});
+    }
+    world.store.before(Verb::List, "superblock", |store| {
+        let newest = store.names("superblock/").pop().unwrap();
+        let number = names::parse_superblock(&newest).unwrap();
+        let mut superblock = superblock::decode(number, &store.bytes(&newest).unwrap()).unwrap();
+        superblock.epoch = Epoch(number.next().0);
+        store.put(&names::superblock(number.next()), superblock::encode(number.next(), &superblock));
+    });
+    assert_eq!(fenced_by(world.try_open().await.map(drop)), Some(Epoch(4)));
+    assert_eq!(
+        world.store.names("log/"),
+        [1, 9, 10, 11].map(log),
+        "its fence has landed, the straggler is there"
+    );
+    assert_eq!(world.store.names("archive/"), [""; 0]);
+    let volume = world.open().await;
+    assert_eq!(fill_of(&volume, 1).await.unwrap(), 11);
+    assert_eq!(volume.description().recovery.objects_archived, 1);
+}
+
+/// Step 1 of taking over: who re-created a superblock number that was used and pruned meanwhile starts again from the
+/// highest, instead of opening an epoch that is long past.
+#[tokio::test(start_paused = true)]
+async fn a_pruned_number_raises_no_epoch() {
+    let world = World::new().await;
+    write_block(&world.open().await, 1, 11).await.unwrap();
+    world.store.rule(Verb::Put, "superblock/0000000000000003", Fate::Hangs, 1);
+    let stalled = tokio::spawn(Volume::open(world.bucket.clone(), world.options()));
+    settle().await;
+    for _ in 0..20 {
+        world.open().await;
+    }
+    assert!(!world.store.names("superblock/").contains(&"superblock/0000000000000003".to_owned()));
+    world.store.release();
+    let volume = stalled.await.unwrap().unwrap();
+    assert_eq!(volume.description().epoch, Epoch(23));
+    write_block(&volume, 2, 22).await.unwrap();
+    drop(volume);
+    let volume = world.open().await;
+    assert_eq!(fill_of(&volume, 1).await.unwrap(), 11);
+    assert_eq!(fill_of(&volume, 2).await.unwrap(), 22);
 }
 
 /// A hundred take-overs in a row, each in the middle of writing: nothing flushed is lost, superblock versions stay
