@@ -12,6 +12,9 @@ use crate::error::{Error, Verb};
 /// How often a PUT that met a conflict is made again.
 const CONFLICT_TRIES: usize = 5;
 
+/// How often a reading is made again that did not come back as expected.
+const READ_TRIES: usize = 4;
+
 /// Creators that race for one name.
 const RACERS: usize = 4;
 
@@ -96,9 +99,34 @@ impl Probe<'_> {
         Ok(report)
     }
 
-    /// The bytes that are stored, whole.
+    /// The bytes that are stored, whole: as two readings in a row say, since one may have been damaged on the way, and
+    /// nothing here can be verified otherwise.
     async fn stored(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let mut before = self.read_once(name).await?;
+        for _ in 0..READ_TRIES {
+            let again = self.read_once(name).await?;
+            if again == before {
+                break;
+            }
+            before = again;
+        }
+        Ok(before)
+    }
+
+    async fn read_once(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         Ok(self.bucket.read_head(name, 4096).await?.map(|head| head.bytes.to_vec()))
+    }
+
+    /// Whether a ranged GET gives what is expected; a damaged answer is asked for again.
+    async fn range_is(&self, name: &str, expected: Option<&[u8]>) -> Result<bool, Error> {
+        for _ in 0..READ_TRIES {
+            match self.bucket.read_range(name, 1..5).await {
+                Ok(read) if read.is_some() && read.as_deref() == expected => return Ok(true),
+                Ok(_) | Err(Error::Corrupt { .. } | Error::Misconfigured { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
     }
 
     /// Creates an object and gives what is stored then. "Exists" is this very PUT, retried after a lost answer; "exists"
@@ -171,11 +199,7 @@ impl Probe<'_> {
         // Compared with what is there: on a store that overwrites that is the second object, which is no matter of reads.
         let whole = self.stored(&self.plain()).await?;
         let expected = whole.as_deref().and_then(|whole| whole.get(1..5));
-        let read = match self.bucket.read_range(&self.plain(), 1..5).await {
-            Ok(read) => read.is_some() && read.as_deref() == expected,
-            Err(Error::Corrupt { .. } | Error::Misconfigured { .. }) => false,
-            Err(error) => return Err(error),
-        };
+        let read = self.range_is(&self.plain(), expected).await?;
         let exact = report.find(read, || "a ranged GET does not return exactly its bytes".to_owned());
         let missing = self.stored(&format!("{}/missing", self.base)).await?.is_none();
         Ok(report.find(missing, || "an object that never was is found".to_owned()) && exact)
