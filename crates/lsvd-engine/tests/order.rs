@@ -265,6 +265,24 @@ fn trims_and_zeroes_count_and_seal() {
     assert!(!rig.uploading().is_empty());
 }
 
+/// A batch that has no payload, or whose payload was overwritten in it again and again, is sealed by the memory that it
+/// holds.
+#[test]
+fn a_batch_is_sealed_by_the_memory_it_holds() {
+    let mut rig = Rig::new(|_| {});
+    let mut trims = 0;
+    while rig.uploading().is_empty() {
+        rig.submit(Request::Trim {
+            offset_bytes: trims * 2 * BLOCK_BYTES,
+            length_bytes: BLOCK_BYTES,
+            fua: false,
+        });
+        trims += 1;
+        assert!(trims <= 1_000, "a batch of 16 KiB is sealed some time");
+    }
+    assert_eq!(rig.uploads[0].header.entries.len() as u64, trims);
+}
+
 /// A batch is sealed at its age, counted from its first write, and no deadline is left when there is nothing to seal.
 #[test]
 fn a_batch_is_sealed_at_its_age() {
