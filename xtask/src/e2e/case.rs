@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::daemon::{Daemon, Serve};
 use super::store::Store;
-use super::{E2e, cases, in_ci, target};
+use super::{E2e, StoreKind, cases, in_ci, target};
 use crate::numbers::Numbers;
 use crate::shell::{self, Output};
 
@@ -179,7 +179,14 @@ pub(super) fn run_all(args: &E2e) -> Result<()> {
     let started = Instant::now();
     let store = match (&args.endpoint, &args.bucket) {
         (Some(endpoint), Some(bucket)) => Store::running(endpoint, bucket)?,
-        _ => Store::start(args.store, &dir.join("store"))?,
+        _ => {
+            let store = Store::start(args.store, &dir.join("store"))?;
+            if args.store == StoreKind::Seaweedfs {
+                // It answers some seconds before it has made its bucket.
+                std::thread::sleep(Duration::from_secs(6));
+            }
+            store
+        }
     };
     println!("{}: ready after {:.1} s", store.name(), started.elapsed().as_secs_f64());
     let store = RefCell::new(store);

@@ -31,7 +31,7 @@ fn bad_input(world: &World) -> Result<()> {
         let output = world.run_lsvd(arguments)?;
         world.failed_with(&output, code, words).with_context(|| format!("lsvd {}", arguments.join(" ")))
     };
-    check(&["create", "ftp://host/db1", "--size", "1G"], USAGE, &["ftp"])?;
+    check(&["create", "ftp://host/db1", "--size", "1G"], USAGE, &["unknown scheme"])?;
     check(&["create", "db1", "--size", "1G"], USAGE, &["db1"])?;
     check(&["create", &url, "--size", "0"], USAGE, &["size"])?;
     check(&["create", &url, "--size", "4097"], USAGE, &["4097"])?;
@@ -56,7 +56,7 @@ fn sockets(world: &World) -> Result<()> {
     let socket = format!("unix:{}", first.socket().display());
     let url = world.url("db2");
     let second = world.run_lsvd(&["serve", &url, "--listen", &socket])?;
-    world.failed_with(&second, OTHER, &["in use"])?;
+    world.failed_with(&second, OTHER, &["is listening"])?;
     world.tool("nbdinfo", &["--size", first.uri()])?;
     let path = first.socket().to_path_buf();
     first.kill();
@@ -95,9 +95,9 @@ fn refusals(world: &World) -> Result<()> {
     let output = run(&[("AWS_ACCESS_KEY_ID", "nobody")], &info)?;
     world.failed_with(&output, STORE, &["403"]).context("an unknown user")?;
     let output = run(&[], &["info", "s3://no-such-bucket/db1"])?;
-    world.failed_with(&output, STORE, &["no-such-bucket"]).context("a bucket that is not there")?;
+    world.failed_with(&output, EXISTENCE, &["no-such-bucket"]).context("a bucket that is not there")?;
     let output = run(&[], &["create", "s3://no-such-bucket/db1", "--size", "1G"])?;
-    world.failed_with(&output, STORE, &["no-such-bucket"]).context("a bucket that is not there")?;
+    world.failed_with(&output, EXISTENCE, &["no-such-bucket"]).context("a bucket that is not there")?;
 
     if world.store.borrow().name() == "seaweedfs" {
         let user = [("AWS_ACCESS_KEY_ID", NO_LIST_KEY), ("AWS_SECRET_ACCESS_KEY", NO_LIST_SECRET)];
