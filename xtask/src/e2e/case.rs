@@ -11,12 +11,15 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::daemon::{Daemon, Serve};
 use super::store::Store;
-use super::{E2e, StoreKind, cases, in_ci, target};
+use super::{E2e, cases, in_ci, target};
 use crate::numbers::Numbers;
 use crate::shell::{self, Output};
 
 /// What a client tool may take, unless its case says otherwise: generous, because cores are shared.
 pub(super) const TOOL_LIMIT: Duration = Duration::from_secs(120);
+
+/// SeaweedFS answers some seconds before it has made its bucket.
+const BUCKET_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a case needs of the world; where it lacks it, the case is skipped, and fails in CI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,10 +184,11 @@ pub(super) fn run_all(args: &E2e) -> Result<()> {
         (Some(endpoint), Some(bucket)) => Store::running(endpoint, bucket)?,
         _ => {
             let store = Store::start(args.store, &dir.join("store"))?;
-            if args.store == StoreKind::Seaweedfs {
-                // It answers some seconds before it has made its bucket.
-                std::thread::sleep(Duration::from_secs(6));
-            }
+            shell::wait_until("the store has its bucket", BUCKET_LIMIT, || {
+                let mut command = Command::new(lsvd);
+                command.env_clear().envs(store.environment()).args(["ls", &store.url("")]);
+                shell::output(&mut command, TOOL_LIMIT).is_ok_and(|output| output.code() == 0)
+            })?;
             store
         }
     };

@@ -1,10 +1,14 @@
 //! How HTTP is spoken: trusted roots, no redirects, connections enough for a hundred requests at once.
 //!
-//! Knows no protocol of a store. Sets no time limit on a request: the loop of attempts does (`retry`), on one clock.
+//! Names the host that did not answer, which the store's URL does not where an endpoint is configured. Knows no protocol
+//! of a store. Sets no time limit on a request: the loop of attempts does (`retry`), on one clock.
 
 use std::time::Duration;
 
-use object_store::client::{HttpClient, HttpConnector};
+use async_trait::async_trait;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+};
 use object_store::{ClientConfigKey, ClientOptions};
 use reqwest::{Certificate, Client, ClientBuilder, redirect};
 
@@ -53,7 +57,37 @@ impl HttpConnector for Connector {
         let client = client(&self.roots, allow_http).build().map_err(|error| {
             object_store::Error::Generic { store: "HTTP client", source: Box::new(error.without_url()) }
         })?;
-        Ok(HttpClient::new(client))
+        Ok(HttpClient::new(NamesHost(client)))
+    }
+}
+
+/// A client whose failures to connect say where to.
+#[derive(Debug)]
+struct NamesHost(Client);
+
+/// No connection: the host with its port, and the last cause only, since the others repeat it.
+#[derive(Debug, thiserror::Error)]
+#[error("no connection to {host}: {cause}")]
+struct NoConnection {
+    host: String,
+    cause: String,
+}
+
+#[async_trait]
+impl HttpService for NamesHost {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let uri = request.uri().clone();
+        let error = match HttpService::call(&self.0, request).await {
+            Err(error) if matches!(error.kind(), HttpErrorKind::Connect | HttpErrorKind::Timeout) => error,
+            answer => return answer,
+        };
+        let Some(host) = uri.host() else { return Err(error) };
+        let host = uri.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        Err(HttpError::new(error.kind(), NoConnection { host, cause: cause.to_string() }))
     }
 }
 

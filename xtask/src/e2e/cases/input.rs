@@ -32,7 +32,7 @@ fn bad_input(world: &World) -> Result<()> {
         world.failed_with(&output, code, words).with_context(|| format!("lsvd {}", arguments.join(" ")))
     };
     check(&["create", "ftp://host/db1", "--size", "1G"], USAGE, &["unknown scheme"])?;
-    check(&["create", "db1", "--size", "1G"], USAGE, &["db1"])?;
+    check(&["create", "db1", "--size", "1G"], USAGE, &["begins with one of", "s3://"])?;
     check(&["create", &url, "--size", "0"], USAGE, &["size"])?;
     check(&["create", &url, "--size", "4097"], USAGE, &["4097"])?;
     check(&["create", &url, "--size", "1Q"], USAGE, &["1Q"])?;
