@@ -17,6 +17,7 @@ use object_store::{
 
 use crate::classify::{self, AbsenceRule, Answer, Failure, FailureKind};
 use crate::error::{Error, Site, Verb};
+use crate::pace::Pace;
 use crate::retry::{Attempts, Jitter, RetryPolicy};
 
 /// How often a range is read again that came back with other than its bytes, before it is called corrupt.
@@ -66,7 +67,7 @@ pub(crate) struct Traits {
     pub(crate) lists_in_order: bool,
 }
 
-/// A prefix of a bucket. Cheap to clone; clones and children share the store, its connections and the jitter.
+/// A prefix of a bucket. Cheap to clone; clones and children share the store, its connections, the jitter and the pace.
 #[derive(Clone)]
 pub struct Bucket {
     store: Arc<dyn ObjectStore>,
@@ -75,6 +76,24 @@ pub struct Bucket {
     label: Arc<str>,
     retry: RetryPolicy,
     jitter: Arc<Jitter>,
+    paces: Arc<Paces>,
+}
+
+/// Uploads and downloads go different ways, and one does not wait for the other.
+struct Paces {
+    puts: Pace,
+    gets: Pace,
+}
+
+impl Paces {
+    fn new(policy: RetryPolicy) -> Self {
+        // Half of what an attempt without a body may take: then it is late to notice, but not too late.
+        let slow = policy.attempt_timeout / 2;
+        Paces {
+            puts: Pace::new(policy.puts_first_bytes, slow),
+            gets: Pace::new(policy.gets_first_bytes, slow),
+        }
+    }
 }
 
 impl fmt::Debug for Bucket {
@@ -101,19 +120,21 @@ impl Bucket {
     }
 
     pub(crate) fn assemble(store: Arc<dyn ObjectStore>, traits: Traits, prefix: Path, label: &str) -> Bucket {
+        let retry = RetryPolicy::default();
         Bucket {
             store,
             traits,
             prefix,
             label: Arc::from(label),
-            retry: RetryPolicy::default(),
+            retry,
             jitter: Arc::new(Jitter::ambient()),
+            paces: Arc::new(Paces::new(retry)),
         }
     }
 
     /// The same bucket with other limits.
     pub fn with_retry(self, retry: RetryPolicy) -> Self {
-        Bucket { retry, ..self }
+        Bucket { retry, paces: Arc::new(Paces::new(retry)), ..self }
     }
 
     /// The same bucket with a jitter that repeats: the same requests then pause for the same times.
@@ -163,10 +184,12 @@ impl Bucket {
 
     async fn put(&self, name: &str, payload: PutPayload, mode: PutMode) -> Result<Created, Error> {
         let (path, mut attempts) = self.begin(Verb::Put, name)?;
+        let body_bytes = payload.content_length() as u64;
         loop {
             let options = PutOptions::from(mode.clone());
             let request = self.store.put_opts(&path, payload.clone(), options);
-            let failure = match attempts.one(self.sorted(Verb::Put, request)).await {
+            let request = self.sorted(Verb::Put, request);
+            let failure = match attempts.one_in_turn(&self.paces.puts, body_bytes, request).await {
                 Ok(_) => return Ok(Created::Done),
                 Err(Answer::Exists) if mode == PutMode::Create => return Ok(Created::Exists),
                 Err(Answer::Exists) => unexpected("said 'exists' to a PUT that may overwrite"),
@@ -188,7 +211,9 @@ impl Bucket {
         let mut short_reads = 0;
         let mut range = (bytes_max < WHOLE_OBJECT_BYTES).then(|| 0..bytes_max.max(1));
         loop {
-            let failure = match attempts.one(self.get(&path, range.clone())).await {
+            let request = self.get(&path, range.clone());
+            let body_bytes = range.as_ref().map_or(0, |range| range.end);
+            let failure = match attempts.one_in_turn(&self.paces.gets, body_bytes, request).await {
                 Ok((bytes, object_bytes)) => {
                     let expected_bytes =
                         range.as_ref().map_or(object_bytes, |range| range.end.min(object_bytes));
@@ -226,7 +251,8 @@ impl Bucket {
         let expected_bytes = range.end - range.start;
         let mut short_reads = 0;
         loop {
-            let failure = match attempts.one(self.get(&path, Some(range.clone()))).await {
+            let request = self.get(&path, Some(range.clone()));
+            let failure = match attempts.one_in_turn(&self.paces.gets, expected_bytes, request).await {
                 Ok((_, object_bytes)) if object_bytes < range.end => too_short(&range, object_bytes),
                 Ok((bytes, _)) if bytes.len() as u64 == expected_bytes => return Ok(Some(bytes)),
                 Ok((bytes, _)) => {
@@ -297,10 +323,10 @@ impl Bucket {
             Some(offset) => self.store.list_with_offset(prefix, offset),
             None => self.store.list(prefix),
         };
-        let mut next = attempts.one(self.sorted(Verb::List, pages.try_next())).await?;
+        let mut next = attempts.one(0, self.sorted(Verb::List, pages.try_next())).await?;
         while let Some(meta) = next {
             found.push(meta);
-            next = attempts.within(self.sorted(Verb::List, pages.try_next())).await?;
+            next = attempts.within(0, self.sorted(Verb::List, pages.try_next())).await?;
         }
         Ok(())
     }
@@ -326,7 +352,7 @@ impl Bucket {
         let prefix = (!path.as_ref().is_empty()).then_some(&path);
         loop {
             let request = self.store.list_with_delimiter(prefix);
-            let failure = match attempts.one(self.sorted(Verb::List, request)).await {
+            let failure = match attempts.one(0, self.sorted(Verb::List, request)).await {
                 Ok(result) => {
                     let mut names: Vec<String> = result
                         .common_prefixes
@@ -351,7 +377,7 @@ impl Bucket {
     pub async fn delete(&self, name: &str) -> Result<(), Error> {
         let (path, mut attempts) = self.begin(Verb::Delete, name)?;
         loop {
-            let failure = match attempts.one(self.sorted(Verb::Delete, self.store.delete(&path))).await {
+            let failure = match attempts.one(0, self.sorted(Verb::Delete, self.store.delete(&path))).await {
                 Ok(()) | Err(Answer::Absent) => return Ok(()),
                 Err(Answer::Exists) => unexpected("said 'exists' to a DELETE"),
                 Err(Answer::Failed(failure)) => failure,

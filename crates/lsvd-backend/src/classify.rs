@@ -20,6 +20,8 @@ pub(crate) enum FailureKind {
     Misconfigured,
     Full,
     Unavailable,
+    /// Unavailable because too much was asked at once: it throttles, or the time of an attempt is up.
+    Overloaded,
     Corrupt,
     /// The range begins at or after the object's end.
     BeyondEnd,
@@ -44,7 +46,7 @@ impl Failure {
             FailureKind::Denied => Error::Denied { at, detail },
             FailureKind::Misconfigured => Error::Misconfigured { at, detail },
             FailureKind::Full => Error::Full { at, detail },
-            FailureKind::Unavailable => Error::Unavailable { at, detail },
+            FailureKind::Unavailable | FailureKind::Overloaded => Error::Unavailable { at, detail },
             FailureKind::Corrupt | FailureKind::BeyondEnd => Error::Corrupt { at, detail },
         }
     }
@@ -87,8 +89,7 @@ const CODES_DENIED: [&str; 8] = [
     "AuthenticationFailed",
 ];
 /// Codes of 400 answers that pass by themselves.
-const CODES_TRANSIENT: [&str; 5] =
-    ["RequestTimeout", "SlowDown", "InternalError", "OperationAborted", "IncompleteBody"];
+const CODES_TRANSIENT: [&str; 4] = ["RequestTimeout", "InternalError", "OperationAborted", "IncompleteBody"];
 
 /// Sorts an error of `object_store`.
 pub(crate) fn answer(verb: Verb, rule: AbsenceRule, error: &object_store::Error) -> Answer {
@@ -249,7 +250,9 @@ impl Reply {
             416 => failed(FailureKind::BeyondEnd, told),
             507 => failed(FailureKind::Full, told),
             501 | 505 => failed(FailureKind::Misconfigured, format!("{told}: the store can not do this")),
-            408 | 409 | 425 | 429 | 500.. => failed(FailureKind::Unavailable, told),
+            429 | 503 => failed(FailureKind::Overloaded, told),
+            _ if self.code == "SlowDown" => failed(FailureKind::Overloaded, told),
+            408 | 409 | 425 | 500.. => failed(FailureKind::Unavailable, told),
             _ if is(&CODES_TRANSIENT) => failed(FailureKind::Unavailable, told),
             400 if matches!(self.code.as_str(), "AuthorizationHeaderMalformed" | "InvalidRegion") => {
                 failed(FailureKind::Misconfigured, format!("{told}; check AWS_REGION"))

@@ -25,6 +25,7 @@ mod directory;
 mod environment;
 mod error;
 mod open;
+mod pace;
 mod probe;
 mod profile;
 mod retry;

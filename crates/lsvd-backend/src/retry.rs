@@ -2,8 +2,8 @@
 //!
 //! Knows no stores: it is handed failures that are already sorted. Uses tokio's clock only, so that a paused clock
 //! drives it, and draws jitter from a seeded sequence, so that a simulated world repeats. Invariants: every attempt
-//! ends within `attempt_timeout`; no attempt begins after `total_limit`; only [`FailureKind::Unavailable`] is tried
-//! again.
+//! ends within `attempt_timeout` and what its bytes may take; no attempt begins after `total_limit`; only
+//! [`FailureKind::Unavailable`] and [`FailureKind::Overloaded`] are tried again.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,12 +13,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::classify::{Answer, Failure, FailureKind};
 use crate::error::{Error, Site};
+use crate::pace::Pace;
 
-/// How long to wait for a store, and how often to ask again.
+/// How long to wait for a store, how often to ask again, and how much at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// The longest that one request may take, its body included. Default 30 s: an 8 MiB object still passes over a
-    /// line of 2.3 Mbit/s, and a store that has not answered by then usually never does.
+    /// The longest that one request may take, and a second more for each 128 KiB (1 Mbit/s) of its body. Default 30 s:
+    /// a store that has not answered by then usually never does.
     pub attempt_timeout: Duration,
     /// The longest that an operation may take, all its attempts and pauses together. A listing has it anew whenever
     /// it gets further. Default 120 s: most stores are back after a restart or a failover by then, and it is well
@@ -27,9 +28,20 @@ pub struct RetryPolicy {
     /// The pause after the first failure, before jitter; each following one is twice as long. Default 100 ms: about
     /// one request's time, so that a single dropped connection costs little.
     pub backoff_first: Duration,
+    /// How many bytes of PUTs are on the way at once before anything is known of the line; twice as many with every
+    /// round that is answered quickly. Default 16 MiB: two log objects pass a line of 4 Mbit/s within the half minute.
+    pub puts_first_bytes: u64,
+    /// The same for GETs. Default 32 MiB: mostly far less is asked for at once.
+    pub gets_first_bytes: u64,
     /// The longest pause before jitter. Default 5 s: service resumes that soon after the store is back.
     pub backoff_max: Duration,
 }
+
+/// Bytes per second that a request's body moves at least: below 1 Mbit/s a line is taken for broken.
+const BODY_BYTES_PER_SECOND_MIN: u64 = 128 << 10;
+
+/// How many failures of one operation are no news; the next ones are told, ever more rarely.
+const QUIET_ATTEMPTS: u32 = 3;
 
 impl Default for RetryPolicy {
     fn default() -> Self {
@@ -38,6 +50,8 @@ impl Default for RetryPolicy {
             total_limit: Duration::from_secs(120),
             backoff_first: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
+            puts_first_bytes: 16 << 20,
+            gets_first_bytes: 32 << 20,
         }
     }
 }
@@ -100,29 +114,52 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Waits for a request, but not longer than one attempt may take.
+    /// Waits for a request, but not longer than one attempt with a body of `body_bytes` may take.
     ///
     /// When time is up the request is dropped; the store may carry it out all the same.
     pub(crate) async fn one<T>(
         &mut self,
+        body_bytes: u64,
         request: impl Future<Output = Result<T, Answer>>,
     ) -> Result<T, Answer> {
         self.made += 1;
-        self.within(request).await
+        self.within(body_bytes, request).await
+    }
+
+    /// As [`Attempts::one`], when it is this request's turn; the wait for that is not counted.
+    pub(crate) async fn one_in_turn<T>(
+        &mut self,
+        pace: &Pace,
+        body_bytes: u64,
+        request: impl Future<Output = Result<T, Answer>>,
+    ) -> Result<T, Answer> {
+        let asked = Instant::now();
+        let turn = pace.turn(body_bytes).await;
+        let begun = Instant::now();
+        self.limited_since += begun - asked;
+        let result = self.one(body_bytes, request).await;
+        match &result {
+            Err(Answer::Failed(Failure { kind: FailureKind::Overloaded, .. })) => turn.overloaded(),
+            Err(Answer::Failed(_)) => {}
+            Ok(_) | Err(Answer::Absent | Answer::Exists) => turn.answered(begun.elapsed()),
+        }
+        result
     }
 
     /// As [`Attempts::one`], for a further piece of the same attempt.
     pub(crate) async fn within<T>(
         &self,
+        body_bytes: u64,
         request: impl Future<Output = Result<T, Answer>>,
     ) -> Result<T, Answer> {
         let left = self.policy.total_limit.saturating_sub(self.limited_since.elapsed());
-        let limit = self.policy.attempt_timeout.min(left);
+        let body = Duration::from_millis(body_bytes.saturating_mul(1000) / BODY_BYTES_PER_SECOND_MIN);
+        let limit = self.policy.attempt_timeout.saturating_add(body).min(left);
         match timeout(limit, request).await {
             Ok(answer) => answer,
             Err(_) => {
                 let detail = format!("no answer within {:.1} s", limit.as_secs_f64());
-                Err(Answer::Failed(Failure::new(FailureKind::Unavailable, detail)))
+                Err(Answer::Failed(Failure::new(FailureKind::Overloaded, detail)))
             }
         }
     }
@@ -138,17 +175,20 @@ impl<'a> Attempts<'a> {
     /// # Errors
     /// The failure, where trying again does not help or there is no time left for it.
     pub(crate) async fn again(&mut self, failure: Failure) -> Result<(), Error> {
-        if failure.kind != FailureKind::Unavailable {
+        if !matches!(failure.kind, FailureKind::Unavailable | FailureKind::Overloaded) {
             return Err(failure.into_error(self.at.clone()));
         }
         let pause = self.jitter.spread(self.pause_next);
         if self.limited_since.elapsed() + pause >= self.policy.total_limit {
             return Err(self.give_up(failure));
         }
-        tracing::debug!(
-            at = %self.at, attempt = self.made, pause_ms = pause.as_millis(), reason = %failure.detail,
-            "the store did not answer as it should; trying again"
-        );
+        let (at, attempt, reason) = (&self.at, self.made, &failure.detail);
+        if attempt > QUIET_ATTEMPTS && attempt.is_power_of_two() {
+            tracing::warn!(%at, attempt, reason, "the store still does not answer as it should; trying again");
+        } else {
+            let pause_ms = pause.as_millis();
+            tracing::debug!(%at, attempt, pause_ms, reason, "the store did not answer as it should; trying again");
+        }
         self.pause_next = self.pause_next.saturating_mul(2).min(self.policy.backoff_max);
         sleep(pause).await;
         Ok(())

@@ -63,6 +63,7 @@ impl Settings {
                 total_limit: Duration::from_secs(rng.pick(&[5, 30, 3600])),
                 backoff_first: Duration::from_millis(10),
                 backoff_max: Duration::from_millis(rng.pick(&[50, 1000, 5000])),
+                ..RetryPolicy::default()
             },
             takeovers: rng.between(1, 7),
             clients_max: rng.between(1, 4),

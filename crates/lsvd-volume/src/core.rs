@@ -55,6 +55,8 @@ pub(crate) struct Core {
     durable_at_opening: SequenceNumber,
     opened_at: Instant,
     io_timeout: Duration,
+    /// When the last object was stored, in milliseconds since the opening.
+    progress_ms: AtomicU64,
     deadline_changed: Notify,
     ended: watch::Sender<Option<Error>>,
     objects_written: AtomicU64,
@@ -104,6 +106,7 @@ impl Core {
             durable_at_opening,
             opened_at: Instant::now(),
             io_timeout,
+            progress_ms: AtomicU64::new(0),
             deadline_changed: Notify::new(),
             ended: watch::Sender::new(None),
             objects_written: AtomicU64::new(0),
@@ -155,6 +158,8 @@ impl Core {
 
     /// An upload that may have failed before has succeeded.
     pub(crate) fn upload_succeeded(&self, number: SequenceNumber) {
+        let since = u64::try_from(self.opened_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.progress_ms.fetch_max(since, Ordering::Relaxed);
         self.lock().upload_errors.remove(&number);
     }
 
@@ -249,12 +254,18 @@ impl Core {
             return self.outcome(outcome, base_error);
         }
         let mut abandoned = Abandoned { core: self, id, armed: true };
-        let answer = tokio::time::timeout(self.io_timeout, &mut receiver).await;
-        let outcome = match answer {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                self.event(Event::Cancel { id });
-                receiver.await
+        let mut patient_until = Instant::now() + self.io_timeout;
+        let outcome = loop {
+            match tokio::time::timeout_at(patient_until, &mut receiver).await {
+                Ok(outcome) => break outcome,
+                // A slow line is not a dead one: as long as objects are stored, this one's turn comes.
+                Err(_) if self.last_progress() + self.io_timeout > patient_until => {
+                    patient_until = self.last_progress() + self.io_timeout;
+                }
+                Err(_) => {
+                    self.event(Event::Cancel { id });
+                    break receiver.await;
+                }
             }
         };
         abandoned.armed = false;
@@ -262,6 +273,10 @@ impl Core {
             Ok((outcome, base_error)) => self.outcome(outcome, base_error),
             Err(_) => Err(Error::Closed { volume: self.store.label() }),
         }
+    }
+
+    fn last_progress(&self) -> Instant {
+        self.opened_at + Duration::from_millis(self.progress_ms.load(Ordering::Relaxed))
     }
 
     fn outcome(&self, outcome: Outcome, base_error: Option<Error>) -> Result<(), Error> {

@@ -47,8 +47,9 @@ pub struct OpenOptions {
     pub fetches_max: usize,
     /// Bytes of verified chunks kept in memory. 256 MiB by default.
     pub cache_bytes_max: u64,
-    /// How long a request waits for the store before it fails with [`crate::Error::TimedOut`]. What was accepted stays
-    /// accepted and is still uploaded when the store is back. 60 s by default; it should stay below what a kernel
+    /// How long a request waits for a store that stores nothing before it fails with [`crate::Error::TimedOut`]; each
+    /// object that gets through begins the wait anew, so that a slow line is not taken for a dead one. What was accepted
+    /// stays accepted and is still uploaded when the store is back. 60 s by default; it should stay below what a kernel
     /// waits for its NBD server.
     pub io_timeout: Duration,
     /// Open a volume on a store whose create-only PUT does not hold; see [`CreateOptions::unsafe_single_writer`].

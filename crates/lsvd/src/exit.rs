@@ -95,6 +95,9 @@ pub(crate) fn help(error: &anyhow::Error) -> Option<&'static str> {
         Error::Corrupt { .. } => {
             Some("nothing was changed; restore the object, or serve what is whole with --read-only")
         }
+        Error::Store { source: lsvd_backend::Error::NotFound { .. }, .. } => {
+            Some("check the URL; a bucket must be there before, a directory is made by `lsvd create`")
+        }
         _ => None,
     })
 }

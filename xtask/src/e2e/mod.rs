@@ -74,7 +74,7 @@ impl E2e {
             takeovers: match store {
                 // A directory is quick enough for the hundred that the promise names.
                 StoreKind::Directory => 100,
-                _ => 20,
+                _ => 10,
             },
             release: false,
             lsvd: None,

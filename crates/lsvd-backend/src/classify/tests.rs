@@ -50,11 +50,11 @@ fn collisions_of_a_put_are_exists() {
 
 #[test]
 fn failures_are_sorted_by_what_helps() {
-    use FailureKind::{Denied, Full, Misconfigured, Unavailable};
+    use FailureKind::{Denied, Full, Misconfigured, Overloaded, Unavailable};
     for (status, code, kind) in [
         ("500 Internal Server Error", "InternalError", Unavailable),
-        ("503 Service Unavailable", "SlowDown", Unavailable),
-        ("429 Too Many Requests", "", Unavailable),
+        ("503 Service Unavailable", "SlowDown", Overloaded),
+        ("429 Too Many Requests", "", Overloaded),
         ("400 Bad Request", "RequestTimeout", Unavailable),
         ("400 Bad Request", "ExpiredToken", Denied),
         ("401 Unauthorized", "", Denied),
@@ -91,7 +91,7 @@ fn an_error_in_a_good_answer_is_an_error() {
     let text = format!("Server returned error response: {}", xml("SlowDown", "later"));
     let error = object_store::Error::Generic { store: "S3", source: text.into() };
     let Answer::Failed(failure) = answer(Verb::Put, AbsenceRule::KeyNamed, &error) else { panic!() };
-    assert_eq!(failure.kind, FailureKind::Unavailable);
+    assert_eq!(failure.kind, FailureKind::Overloaded);
     assert!(failure.detail.contains("SlowDown"), "{}", failure.detail);
 }
 

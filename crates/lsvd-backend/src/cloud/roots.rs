@@ -36,7 +36,8 @@ pub(super) fn of_host(environment: &Environment) -> Vec<Certificate> {
         return bundle.map(read).unwrap_or_default();
     }
     let in_folders = folders.unwrap_or_default().into_iter().flat_map(|folder| match std::fs::read_dir(&folder) {
-        Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
+        // Distributions keep folders of other formats beside the certificates.
+        Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| !path.is_dir()).collect(),
         Err(error) => {
             tracing::warn!(folder = %folder.display(), %error, "SSL_CERT_DIR names a folder that can not be read");
             Vec::new()

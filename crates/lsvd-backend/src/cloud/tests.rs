@@ -67,6 +67,7 @@ fn bucket_at(endpoint: &str) -> Bucket {
         total_limit: Duration::from_secs(3),
         backoff_first: Duration::from_millis(1),
         backoff_max: Duration::from_millis(20),
+        ..RetryPolicy::default()
     };
     Bucket::open(&url("s3://bucket/db1"), &options).unwrap().with_retry(soon)
 }

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use lsvd_backend::Bucket;
+use lsvd_backend::{Bucket, RetryPolicy};
 use lsvd_format::log_object::{Entry, Header, encode_frames};
 use lsvd_format::{BLOCK_LEN, BlockOrdinal, Epoch, Extent, ObjectIdentity, SequenceNumber, WriterId, names};
 use lsvd_volume::{CreateOptions, Environment, Error, OpenOptions, Piece, Volume, create};
@@ -63,6 +63,8 @@ pub(crate) enum Fate {
     Hangs,
     /// Waits this long, and then is carried out.
     Slow(Duration),
+    /// Shares a line of so many bytes a second with all others of its verb that are in flight.
+    Line(u64),
     /// A listing that breaks off after so many objects.
     BreaksOff(usize),
     /// Something happens right before it is carried out.
@@ -228,6 +230,7 @@ impl Store {
         &self,
         verb: Verb,
         location: &Path,
+        body_bytes: usize,
         effect: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         let name = location.as_ref();
@@ -258,6 +261,15 @@ impl Store {
                 released.changed().await.unwrap();
             }
             Some(Fate::Slow(time)) => tokio::time::sleep(time).await,
+            Some(Fate::Line(bytes_per_second)) => {
+                let mut left = body_bytes as u64;
+                while left > 0 {
+                    let sharing =
+                        self.state().in_flight.iter().filter(|other| other.1 == verb).count() as u64;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    left = left.saturating_sub(bytes_per_second / 10 / sharing);
+                }
+            }
             Some(Fate::After(happens)) => happens(self),
         }
         effect.await
@@ -311,7 +323,8 @@ impl ObjectStore for Link {
         if self.0.overwrites.load(Ordering::Relaxed) {
             opts.mode = PutMode::Overwrite;
         }
-        self.0.request(Verb::Put, at, self.0.objects.put_opts(at, payload, opts)).await
+        let body_bytes = payload.content_length();
+        self.0.request(Verb::Put, at, body_bytes, self.0.objects.put_opts(at, payload, opts)).await
     }
 
     async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
@@ -319,7 +332,7 @@ impl ObjectStore for Link {
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
-        self.0.request(Verb::Get, at, self.0.objects.get_opts(at, options)).await
+        self.0.request(Verb::Get, at, 0, self.0.objects.get_opts(at, options)).await
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -327,7 +340,7 @@ impl ObjectStore for Link {
         let delete = move |at: Path| {
             let store = store.clone();
             async move {
-                store.request(Verb::Delete, &at, store.objects.delete(&at)).await?;
+                store.request(Verb::Delete, &at, 0, store.objects.delete(&at)).await?;
                 Ok(at)
             }
         };
@@ -347,7 +360,7 @@ impl ObjectStore for Link {
                     _ => None,
                 })
             };
-            let listed = store.request(Verb::List, &at, async {
+            let listed = store.request(Verb::List, &at, 0, async {
                 store.objects.list(prefix.as_ref()).try_collect::<Vec<_>>().await
             });
             let mut items: Vec<Result<ObjectMeta>> = match listed.await {
@@ -368,7 +381,7 @@ impl ObjectStore for Link {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let at = prefix.cloned().unwrap_or_default();
-        self.0.request(Verb::List, &at, self.0.objects.list_with_delimiter(prefix)).await
+        self.0.request(Verb::List, &at, 0, self.0.objects.list_with_delimiter(prefix)).await
     }
 
     async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
@@ -392,8 +405,14 @@ impl World {
             released: watch::Sender::new(0),
             overwrites: AtomicBool::new(false),
         });
-        let bucket =
-            Bucket::from_store(Arc::new(Link(store.clone())), "db1", "test://db1").with_jitter_seed(1);
+        // What a caller has in flight is what these tests count: the store sets no pace.
+        let retry = RetryPolicy {
+            puts_first_bytes: 256 << 20,
+            gets_first_bytes: 256 << 20,
+            ..RetryPolicy::default()
+        };
+        let bucket = Bucket::from_store(Arc::new(Link(store.clone())), "db1", "test://db1");
+        let bucket = bucket.with_retry(retry).with_jitter_seed(1);
         static WORLDS: AtomicU64 = AtomicU64::new(1);
         let drawn = AtomicU64::new(WORLDS.fetch_add(1, Ordering::Relaxed) << 32);
         let environment = Environment {

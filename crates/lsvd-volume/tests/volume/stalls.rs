@@ -199,3 +199,23 @@ async fn a_batch_is_stored_at_its_age() {
     assert_eq!(fill_of(&volume, 0).await.unwrap(), 1);
     assert_eq!(fill_of(&volume, 1).await.unwrap(), 2);
 }
+
+/// Rule 10: a slow line is not a dead one. Eight objects at once would share 4 Mbit/s until all of them time out, for
+/// ever; instead as few go at once as get through, nobody gets an error, and hardly anything is sent twice.
+#[tokio::test(start_paused = true)]
+async fn a_slow_line_is_not_a_dead_one() {
+    const LINE: u64 = 512 << 10;
+    let mut world = World::new().await;
+    world.bucket = world.bucket.with_retry(lsvd_backend::RetryPolicy::default());
+    let volume = world.open().await;
+    world.store.always(Verb::Put, "log/", Fate::Line(LINE));
+    world.store.forget();
+    let begun = Instant::now();
+    for nth in 0..192 {
+        volume.write(nth % 64 * MIB, blocks(256, 1), false).await.expect("it waits for the line");
+    }
+    volume.flush().await.expect("it waits for the line");
+    let ideal = Duration::from_secs(192 * MIB / LINE);
+    assert!(begun.elapsed() < ideal * 5 / 4, "{:?} instead of {ideal:?}", begun.elapsed());
+    assert!(world.store.count(Verb::Put, "log/") < 24 + 4, "hardly anything is sent twice");
+}

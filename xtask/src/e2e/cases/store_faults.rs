@@ -40,7 +40,9 @@ fn gone_at_start(world: &World) -> Result<()> {
             arguments.extend(["--listen", "unix:no.sock"]);
         }
         let output = shell::output(world.lsvd().args(arguments), Duration::from_secs(180))?;
-        world.failed_with(&output, STORE, &["Connection refused", "127.0.0.1:"]).with_context(|| format!("lsvd {command}"))
+        world
+            .failed_with(&output, STORE, &["Connection refused", "127.0.0.1:"])
+            .with_context(|| format!("lsvd {command}"))
     });
     let seconds = started.elapsed().as_secs();
     world.store.borrow_mut().restart()?;
