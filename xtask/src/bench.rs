@@ -96,7 +96,7 @@ const TARGETS: &[&str] = &["nbdkit memory", "lsvd, bucket in memory", "lsvd, buc
 pub(crate) fn run(args: &Bench) -> Result<()> {
     setup::install()?;
     let lsvd = match &args.lsvd {
-        Some(path) => path.clone(),
+        Some(path) => path.canonicalize().with_context(|| format!("no daemon at {}", path.display()))?,
         None => e2e::build_lsvd(true)?,
     };
     let dir = e2e::target().join("bench");
