@@ -12,6 +12,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
@@ -45,6 +46,9 @@ impl From<DirectoryError> for object_store::Error {
 fn at<'a>(what: &'static str, path: &'a FsPath) -> impl FnOnce(io::Error) -> DirectoryError + 'a {
     move |source| DirectoryError::Io { what, path: path.to_owned(), source }
 }
+
+/// Age from which an object's unfinished file is nobody's any more: no attempt at a PUT lasts that long.
+const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 
 /// The root directory: its name and which directory had that name when it was opened.
 #[derive(Debug)]
@@ -124,6 +128,7 @@ impl Root {
         for above in folder.ancestors().take_while(|above| above.starts_with(&self.path)) {
             sync_folder(above)?;
         }
+        remove_abandoned(folder);
         self.durable.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
         Ok(())
     }
@@ -180,14 +185,34 @@ impl Root {
 /// The object's name of a file, unless the file is none of ours: `LocalFileSystem` writes to `name#1` and then links.
 fn location_in(folder: &Path, file_name: &std::ffi::OsStr) -> Option<Path> {
     let name = file_name.to_str()?;
-    let staged =
-        name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-    if staged {
+    if is_staged(name) {
         return None;
     }
     match folder.as_ref() {
         "" => Path::parse(name).ok(),
         folder => Path::parse(format!("{folder}/{name}")).ok(),
+    }
+}
+
+fn is_staged(name: &str) -> bool {
+    name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Removes what writers that were killed have left of objects. If one of them still lives, its PUT fails and is made
+/// again.
+fn remove_abandoned(folder: &FsPath) {
+    let is_abandoned = |entry: &fs::DirEntry| {
+        let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|time| time.elapsed());
+        entry.file_name().to_str().is_some_and(is_staged)
+            && matches!(age, Ok(Ok(age)) if age > ABANDONED_AFTER)
+    };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in entries.filter(is_abandoned) {
+        // It is in nobody's way: no listing shows it.
+        match fs::remove_file(entry.path()) {
+            Ok(()) => tracing::info!(path = %entry.path().display(), "removed what a killed writer left"),
+            Err(error) => tracing::debug!(path = %entry.path().display(), %error, "left where it is"),
+        }
     }
 }
 

@@ -76,6 +76,27 @@ impl Bucket {
     }
 }
 
+impl Bucket {
+    /// What time the store's clock shows, in milliseconds since 1970 and as coarse as its listings: that of an object
+    /// that is made, listed and removed. `nonce` makes its name unique.
+    ///
+    /// # Errors
+    /// As [`Bucket::create`] and [`Bucket::list`]; a listing that does not show what was just created is
+    /// [`Error::Misconfigured`].
+    pub async fn clock_unix_ms(&self, folder: &str, nonce: &str) -> Result<i64, Error> {
+        let folder = format!("{}/{nonce}", folder.trim_matches('/'));
+        let name = format!("{folder}/clock");
+        self.create(&name, PutPayload::from_static(b"what time is it?")).await?;
+        let listed = self.list(&folder, None).await;
+        self.delete(&name).await?;
+        let found = listed?.into_iter().find(|listed| listed.name == name);
+        found.map(|listed| listed.last_modified_unix_ms).ok_or_else(|| Error::Misconfigured {
+            at: self.site(Verb::List, &folder),
+            detail: "the store does not list what was just created".to_owned(),
+        })
+    }
+}
+
 struct Probe<'a> {
     bucket: &'a Bucket,
     base: String,

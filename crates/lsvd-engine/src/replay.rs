@@ -1,11 +1,11 @@
 //! Replay: from the headers of a log to the map as of its durable point.
 //!
 //! Takes headers one by one, in the order of their numbers, and says which number comes next. Knows neither listing
-//! nor fetching. Invariants: epochs never fall; only a fence skips numbers; an object that breaks one is an error and
-//! never the end of the log (rule 4).
+//! nor fetching. Invariants: epochs never fall, and each has one writer; only a fence skips numbers; an object that
+//! breaks one is an error and never the end of the log (rule 4).
 
 use lsvd_format::log_object::{Entry, Header};
-use lsvd_format::{BLOCK_BYTES, Epoch, SequenceNumber, VolumeId};
+use lsvd_format::{BLOCK_BYTES, Epoch, ObjectIdentity, SequenceNumber, VolumeId};
 
 use crate::apply::apply;
 use crate::map::{ExtentMap, ObjectTable};
@@ -17,7 +17,8 @@ pub struct Replay {
     blocks: u64,
     window: u64,
     next: SequenceNumber,
-    last: Option<(SequenceNumber, Epoch)>,
+    /// Identity of the last object that was replayed.
+    last: Option<ObjectIdentity>,
     objects_processed: u64,
     skipped: Vec<(SequenceNumber, SequenceNumber)>,
     map: ExtentMap,
@@ -52,7 +53,7 @@ impl Replay {
 
     /// Number and epoch of the last object that was replayed.
     pub fn last(&self) -> Option<(SequenceNumber, Epoch)> {
-        self.last
+        self.last.map(|last| (last.number, last.epoch))
     }
 
     /// Objects replayed so far.
@@ -72,7 +73,7 @@ impl Replay {
     pub fn accept(&mut self, header: &Header) -> Result<(), ReplayError> {
         self.check(header).map_err(ReplayError)?;
         apply(&mut self.map, &mut self.objects, header);
-        self.last = Some((header.identity.number, header.identity.epoch));
+        self.last = Some(header.identity);
         self.next = match header.entries[..] {
             [Entry::Fence { next }] => {
                 self.skipped.push((header.identity.number, next));
@@ -92,10 +93,14 @@ impl Replay {
         if identity.number != self.next {
             return Err(format!("it says that it is number {}", identity.number));
         }
-        if let Some((_, epoch)) = self.last
-            && identity.epoch < epoch
-        {
-            return Err(format!("its epoch {} is below epoch {epoch} before it", identity.epoch));
+        if let Some(last) = self.last {
+            if identity.epoch < last.epoch {
+                return Err(format!("its epoch {} is below epoch {} before it", identity.epoch, last.epoch));
+            }
+            if identity.epoch == last.epoch && identity.writer != last.writer {
+                let (epoch, writer) = (identity.epoch, identity.writer);
+                return Err(format!("its writer {writer} is not the one that epoch {epoch} belongs to"));
+            }
         }
         for entry in &header.entries {
             match *entry {

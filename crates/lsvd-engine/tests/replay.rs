@@ -44,8 +44,11 @@ fn what_breaks_the_log_is_refused_and_changes_nothing() {
     };
     let mut of_another_volume = header(6, 3, vec![data(0, 1)]);
     of_another_volume.identity.volume = VolumeId([8; 16]);
+    let mut of_another_writer = header(6, 3, vec![data(0, 1)]);
+    of_another_writer.identity.writer = WriterId([9; 16]);
     let refused = [
         ("of another volume", of_another_volume),
+        ("not the one that epoch 3 belongs to", of_another_writer),
         ("number 5", header(5, 3, vec![data(0, 1)])),
         ("number 7", header(7, 3, vec![data(0, 1)])),
         ("number 22", header(22, 4, vec![data(0, 1)])),

@@ -348,6 +348,12 @@ impl Core {
         Ok(statuses.into_iter().map(status).collect())
     }
 
+    /// Whether nobody waits and the store has all that was accepted.
+    pub(crate) fn is_drained(&self) -> bool {
+        let state = self.lock();
+        state.waiters.is_empty() && state.engine.buffered_bytes() == 0
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         let state = self.lock();
         let engine = &state.engine;

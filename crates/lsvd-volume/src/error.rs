@@ -70,6 +70,23 @@ pub enum Error {
         /// The volume.
         volume: Arc<str>,
     },
+    /// The volume was opened with [`crate::OpenOptions::if_free`], and somebody seems to write it: wait until that
+    /// writer has closed it, or open without asking, which takes the volume from it.
+    #[error(
+        "volume '{volume}' is in use or its writer crashed: it was not closed, and its last object was stored {} s ago \
+         (epoch {epoch}; {} s without any are asked for)",
+        .written_ago.as_secs(), .quiet_for.as_secs()
+    )]
+    InUse {
+        /// The volume.
+        volume: Arc<str>,
+        /// The writer's epoch.
+        epoch: Epoch,
+        /// Since when nothing was stored, by the store's clock.
+        written_ago: std::time::Duration,
+        /// How long nothing was to be stored.
+        quiet_for: std::time::Duration,
+    },
     /// The store does not keep its promises, and two writers at once would lose data.
     #[error(
         "the store of volume '{volume}' does not hold create-only PUT ({details}): two writers at once would lose \

@@ -31,6 +31,7 @@ mod core;
 mod error;
 mod fetch;
 mod guarantees;
+mod occupancy;
 mod options;
 mod recovery;
 mod root;

@@ -57,6 +57,10 @@ pub struct OpenOptions {
     /// Take a log that ends before the number that it is known to have reached for the whole log: somebody deleted its
     /// newest objects on purpose, to wind the volume back. Off by default: the volume then refuses to open for writing.
     pub accept_shorter_log: bool,
+    /// Take the volume over only if it was closed cleanly, or nothing was stored in it for this long by the store's clock.
+    /// A courtesy and no lock: a writer that is idle stores nothing and can not be seen. None by default: whoever opens
+    /// for writing takes the volume over.
+    pub if_free: Option<Duration>,
     /// Ask the store at opening whether its create-only PUT holds (a dozen small requests). On by default.
     pub probe: bool,
     /// Where time and randomness come from.
@@ -76,6 +80,7 @@ impl Default for OpenOptions {
             io_timeout: Duration::from_secs(60),
             unsafe_single_writer: false,
             accept_shorter_log: false,
+            if_free: None,
             probe: true,
             environment: Environment::default(),
         }

@@ -48,14 +48,18 @@ pub(crate) async fn recover(
             continue;
         }
         match take_in(store, &mut replay, entry, header) {
+            Ok(()) if replay.objects_processed().is_multiple_of(10_000) => {
+                tracing::info!(
+                    "recovery: {} of {} objects processed",
+                    replay.objects_processed(),
+                    listed.len()
+                );
+            }
             Ok(()) => {}
             Err(error @ (Error::Corrupt { .. } | Error::Newer { .. })) if stop_at_damage => {
                 damage = Some(error)
             }
             Err(error) => return Err(error),
-        }
-        if replay.objects_processed().is_multiple_of(10_000) {
-            tracing::info!("recovery: {} of {} objects processed", replay.objects_processed(), listed.len());
         }
     }
     drop(headers);

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_backend::Bucket;
@@ -16,12 +17,16 @@ use lsvd_format::{BLOCK_BYTES, Epoch, SequenceNumber, SuperblockNumber, VolumeId
 use crate::core::{Core, Parts};
 use crate::fetch::Fetcher;
 use crate::guarantees::check_guarantees;
+use crate::occupancy::refuse_if_in_use;
 use crate::recovery::{Recovered, recover};
 use crate::root::newest_readable;
 use crate::store::{Put, VolumeStore};
 use crate::takeover::{TakenOver, take_over, written_by};
 use crate::tasks::Tasks;
 use crate::{Error, OpenOptions};
+
+/// How often a volume that closes looks whether all that was let in is stored.
+const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// What recovery did when the volume was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,10 +134,14 @@ impl Volume {
     /// Opens for writing: takes the volume over from whoever had it, and recovers it.
     ///
     /// # Errors
-    /// [`Error::Fenced`] if yet another writer took it over meanwhile; [`Error::Corrupt`] names the object.
+    /// [`Error::Fenced`] if yet another writer took it over meanwhile; [`Error::Corrupt`] names the object;
+    /// [`Error::InUse`] only with [`OpenOptions::if_free`].
     pub async fn open(bucket: Bucket, options: OpenOptions) -> Result<Self, Error> {
         check_options(&options)?;
         let store = VolumeStore::new(bucket);
+        if let Some(quiet_for) = options.if_free {
+            refuse_if_in_use(&store, quiet_for, &options.environment).await?;
+        }
         check_guarantees(&store, &options).await?;
         let TakenOver { number, superblock, replay, recovery } = take_over(&store, &options).await?;
         Ok(Self::start(store, options, number, superblock, replay, recovery, false))
@@ -354,6 +363,11 @@ impl Volume {
         }
         if !inner.description.read_only {
             inner.core.request(Request::Flush).await?;
+            // A write that waited at the ceiling was let in by that flush: it is to be stored, too.
+            while !inner.core.is_drained() {
+                tokio::time::sleep(DRAIN_LOOK_EVERY).await;
+                inner.core.request(Request::Flush).await?;
+            }
             let durable_number = SequenceNumber(inner.core.stats().durable_number);
             let closed = Superblock {
                 closed_at: Some(durable_number),

@@ -25,6 +25,7 @@ Exit codes:
   5    corrupt, or written by a newer lsvd
   6    not there, or there already
   7    the store does not hold create-only PUT, and nobody vouched for a single writer
+  8    --if-free: somebody else seems to write the volume
   130  stopped at once by a second signal
 
 Volumes are named by URL: file:///DIR/VOLUME, s3://BUCKET/PREFIX/VOLUME, az://CONTAINER/PREFIX/VOLUME,
@@ -178,6 +179,12 @@ pub(crate) struct Serve {
     /// deleting them on purpose; what they held is GONE
     #[arg(long, conflicts_with = "read_only")]
     pub(crate) accept_shorter_log: bool,
+
+    /// Take a volume over only if it was closed cleanly, or nothing was stored in it for this long by the store's clock
+    /// [one minute if no time is given]. A writer that is idle can not be seen
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "60s",
+        value_parser = parse_duration, conflicts_with = "read_only")]
+    pub(crate) if_free: Option<Duration>,
 
     /// Ceilings.
     #[command(flatten)]

@@ -26,6 +26,8 @@ pub(crate) enum Exit {
     Existence = 6,
     /// The store does not hold create-only PUT.
     UnsafeStore = 7,
+    /// Somebody else seems to write the volume.
+    InUse = 8,
     /// Stopped at once by a second signal.
     Interrupted = 130,
 }
@@ -74,6 +76,7 @@ pub(crate) fn of_volume(error: &lsvd_volume::Error) -> Exit {
         Error::Invalid(_) => Exit::Usage,
         Error::NotFound { .. } | Error::Exists { .. } => Exit::Existence,
         Error::UnsafeStore { .. } => Exit::UnsafeStore,
+        Error::InUse { .. } => Exit::InUse,
         Error::ReadOnly { .. } | Error::Closed { .. } => Exit::Other,
     }
 }
@@ -98,6 +101,10 @@ pub(crate) fn help(error: &anyhow::Error) -> Option<&'static str> {
         Error::Store { source: lsvd_backend::Error::NotFound { .. }, .. } => {
             Some("check the URL; a bucket must be there before, a directory is made by `lsvd create`")
         }
+        Error::InUse { .. } => Some(
+            "stop the other daemon, which closes the volume, or wait; without --if-free it is taken over, and the other \
+             daemon is fenced",
+        ),
         _ => None,
     })
 }

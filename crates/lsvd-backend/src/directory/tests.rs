@@ -39,6 +39,32 @@ async fn a_missing_directory_is_named_and_made_only_when_asked() {
     open(&path, false).unwrap();
 }
 
+/// A writer that is killed in the middle of a PUT leaves part of an object: the next writer makes room, but not of what
+/// somebody may still be writing.
+#[tokio::test]
+async fn what_a_killed_writer_left_is_removed_by_the_next() {
+    let temp = tempfile::tempdir().unwrap();
+    std::fs::create_dir(temp.path().join("log")).unwrap();
+    let file = |name: &str, hours: u64| {
+        let file = std::fs::File::create(temp.path().join("log").join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
+    };
+    for (name, hours) in [("3#1", 2), ("4#1", 0), ("4#x", 2), ("2", 2)] {
+        file(name, hours);
+    }
+    let left = || {
+        let entries = std::fs::read_dir(temp.path().join("log")).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let bucket = open(temp.path(), false).unwrap();
+    bucket.list("log", None).await.unwrap();
+    assert_eq!(left(), ["2", "3#1", "4#1", "4#x"], "reading removes nothing (rule 3)");
+    bucket.create("log/5", "x".into()).await.unwrap();
+    assert_eq!(left(), ["2", "4#1", "4#x", "5"]);
+}
+
 #[tokio::test]
 async fn a_file_is_no_directory() {
     let temp = tempfile::tempdir().unwrap();

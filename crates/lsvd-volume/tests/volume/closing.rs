@@ -44,6 +44,41 @@ async fn a_clean_close_is_recorded() {
     assert!(!inspect(&world.bucket).await.unwrap().closed_cleanly, "it is open again");
 }
 
+/// A write that waits at the ceiling when the volume closes is stored before the close is recorded, if it is answered.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_waits_when_the_volume_closes_is_stored() {
+    let world = World::new().await;
+    let change = |options: &mut lsvd_volume::OpenOptions| {
+        options.batch_bytes_max = 64 << 10;
+        options.buffer_bytes_max = 128 << 10;
+    };
+    let volume = world.open_with(change).await;
+    world.store.hangs();
+    let write = |nth: u64| {
+        let volume = volume.clone();
+        tokio::spawn(async move { volume.write(nth * 16 * BLOCK, blocks(16, 7), false).await })
+    };
+    let writes: Vec<_> = (0..20).map(write).collect();
+    settle().await;
+    assert!(writes.iter().any(|write| !write.is_finished()), "some wait at the ceiling");
+    let closing = tokio::spawn({
+        let volume = volume.clone();
+        async move { volume.close().await }
+    });
+    settle().await;
+    world.store.release();
+    closing.await.unwrap().unwrap();
+    let mut answered = Vec::new();
+    for write in writes {
+        answered.push(write.await.unwrap().is_ok());
+    }
+    let volume = world.open().await;
+    for (nth, answered) in (0..).zip(answered) {
+        let fill = fill_of(&volume, nth * 16).await.unwrap();
+        assert!(!answered || fill == 7, "write {nth} was answered and is gone after a clean close");
+    }
+}
+
 /// Regression: a close without a write recorded a number far above the log's end, as if the log had been there.
 #[tokio::test(start_paused = true)]
 async fn a_close_without_a_write_records_the_fence() {

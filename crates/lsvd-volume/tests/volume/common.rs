@@ -460,12 +460,14 @@ impl World {
         Volume::open_read_only(self.bucket.clone(), self.options()).await.expect("it opens read-only")
     }
 
-    /// Stores a log object as a writer of an older epoch might have: one block of `fill` at block `at`.
+    /// Stores a log object as the volume's writer, or one of an older epoch, might have: one block of `fill` at `at`.
     pub(crate) fn put_old_object(&self, volume: &Volume, epoch: u64, number: u64, at: u64, fill: u8) {
+        let description = volume.description();
+        let mine = description.epoch == Epoch(epoch);
         let identity = ObjectIdentity {
-            volume: volume.description().volume_id,
+            volume: description.volume_id,
             epoch: Epoch(epoch),
-            writer: WriterId([0xee; 16]),
+            writer: if mine { description.writer_id } else { WriterId([0xee; 16]) },
             number: SequenceNumber(number),
         };
         self.store.put(&log(number), object(identity, Extent::new(at, 1), fill));

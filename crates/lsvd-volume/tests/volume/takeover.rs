@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lsvd_format::{Epoch, names, superblock};
-use lsvd_volume::{Error, Volume};
+use lsvd_volume::{Error, OpenOptions, Volume};
 
 use crate::common::{BLOCK, Fate, Verb, World, blocks, fill_of, log, settle, write_block};
 
@@ -291,4 +291,31 @@ async fn a_hundred_takeovers_lose_nothing() {
     assert!(log.len() >= 201, "101 fences and 100 batches: {}", log.len());
     assert!(world.store.count(Verb::Delete, "log/") == 0, "no log object was deleted");
     assert!(world.store.names("superblock/").len() >= 8);
+}
+
+/// Asked to, an opening leaves a volume alone that was not closed and was written a moment ago; it takes one that was
+/// closed, or that nobody has written for the stated time. Refusing changes nothing.
+#[tokio::test(start_paused = true)]
+async fn a_volume_in_use_is_left_alone_if_that_was_asked_for() {
+    let world = World::new().await;
+    let asks = |quiet_for: Duration| OpenOptions { if_free: Some(quiet_for), ..world.options() };
+    let minute = Duration::from_secs(60);
+    let volume = world.open().await;
+    write_block(&volume, 0, 1).await.unwrap();
+    let before = world.store.image();
+    let refused = Volume::open(world.bucket.clone(), asks(minute)).await.expect_err("it is in use");
+    assert!(matches!(refused, Error::InUse { quiet_for, .. } if quiet_for == minute), "{refused}");
+    assert_eq!(world.store.image(), before);
+    write_block(&volume, 1, 2).await.expect("nobody fenced it");
+    drop(volume);
+    settle().await;
+    Volume::open(world.bucket.clone(), asks(minute)).await.expect_err("a crash looks the same");
+
+    // The store's clock is the real one: the test's is paused.
+    std::thread::sleep(Duration::from_millis(1100));
+    let volume =
+        Volume::open(world.bucket.clone(), asks(Duration::ZERO)).await.expect("left alone long enough");
+    volume.close().await.unwrap();
+    let volume = Volume::open(world.bucket.clone(), asks(minute)).await.expect("it was closed");
+    assert_eq!(fill_of(&volume, 1).await.unwrap(), 2);
 }

@@ -174,6 +174,7 @@ fn options(arguments: &Serve) -> OpenOptions {
         io_timeout: limits.io_timeout,
         unsafe_single_writer: arguments.unsafe_single_writer,
         accept_shorter_log: arguments.accept_shorter_log,
+        if_free: arguments.if_free,
         ..OpenOptions::default()
     }
 }

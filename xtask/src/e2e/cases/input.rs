@@ -12,6 +12,7 @@ use crate::shell;
 pub(super) const CASES: &[Entry] = &[
     ("bad-input", "unknown schemes, bad sizes, volumes that are or are not there", Needs::Store, bad_input),
     ("sockets", "a live socket is left alone, a dead one is replaced", Needs::Store, sockets),
+    ("if-free", "--if-free leaves a volume in use alone and takes a closed one", Needs::Store, if_free),
     (
         "s3-refusals",
         "wrong secret, no bucket, no right to list, a wrong clock (rules 4, 11)",
@@ -24,6 +25,7 @@ const OTHER: i32 = 1;
 const USAGE: i32 = 2;
 const STORE: i32 = 3;
 const EXISTENCE: i32 = 6;
+const IN_USE: i32 = 8;
 
 fn bad_input(world: &World) -> Result<()> {
     let url = world.url("db1");
@@ -71,6 +73,18 @@ fn sockets(world: &World) -> Result<()> {
     world.failed_with(&refused, OTHER, &["precious"])?;
     ensure!(std::fs::read(&precious)? == b"data", "a file was replaced by a socket");
     Ok(())
+}
+
+fn if_free(world: &World) -> Result<()> {
+    let first = world.create_and_serve("db1", "64M")?;
+    let url = world.url("db1");
+    let second = world.run_lsvd(&["serve", &url, "--if-free", "--listen", "unix:second.sock"])?;
+    world.failed_with(&second, IN_USE, &["in use", "--if-free"])?;
+    world.tool("nbdsh", &["-u", first.uri(), "-c", "h.pwrite(b'1' * 4096, 0)\nh.flush()"])?;
+    first.close()?;
+    let third = world.serve_with("db1", &["--if-free=10m"])?;
+    world.tool("nbdsh", &["-u", third.uri(), "-c", "assert h.pread(4096, 0) == b'1' * 4096"])?;
+    third.close()
 }
 
 fn refusals(world: &World) -> Result<()> {
