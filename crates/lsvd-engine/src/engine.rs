@@ -14,12 +14,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_format::log_object::Header;
-use lsvd_format::{BlockIndex, Epoch, Extent, ObjectIdentity, SequenceNumber, VolumeId, WriterId};
+use lsvd_format::{
+    BlockIndex, Epoch, Extent, JournalPosition, ObjectIdentity, SequenceNumber, VolumeId, WriterId,
+};
 
 use crate::apply::apply;
 use crate::batch::{Batch, payload_bytes};
-use crate::content::Buffered;
+use crate::content::{Buffered, Content};
 use crate::interval::IntervalMap;
+use crate::journal::{Journal, Wait};
 use crate::map::{ExtentMap, ObjectIndex, ObjectRecord, ObjectTable};
 use crate::mutation::Mutation;
 use crate::plan::{self, BlockSource, PlanPiece, Status};
@@ -49,6 +52,8 @@ pub struct Config {
     pub uploads_max: usize,
     /// Of these, such as a flush waits for; beyond it flushes share the next one.
     pub flush_uploads_max: usize,
+    /// With a journal: how much of which journal the log contains. Flush and FUA then mean that the journal has it.
+    pub journal: Option<JournalPosition>,
 }
 
 /// A sealed batch that is not durable, or not in order yet.
@@ -80,6 +85,7 @@ pub struct Engine {
     waiting: VecDeque<Mutation>,
     merging: BTreeMap<RequestId, Mutation>,
     durable_waiters: BTreeMap<SequenceNumber, Vec<RequestId>>,
+    journal: Option<Journal>,
     actions: VecDeque<Action>,
     fenced: bool,
 }
@@ -87,8 +93,10 @@ pub struct Engine {
 impl Engine {
     /// An engine over a replayed log; its first object will be `next_number`.
     pub fn new(config: Config, map: ExtentMap, objects: ObjectTable, next_number: SequenceNumber) -> Self {
+        let journal = config.journal.map(Journal::new);
         Self {
             config,
+            journal,
             map,
             objects,
             overlay: IntervalMap::default(),
@@ -115,6 +123,9 @@ impl Engine {
             Event::Submit { id, request } => self.submit(now, id, request),
             Event::BaseRead { id, block, base } => self.base_read(now, id, block, base),
             Event::Uploaded { number } => self.uploaded(now, number),
+            Event::JournalSynced { record } => self.journal_synced(record),
+            Event::JournalFull => self.journal_full(),
+            Event::Replayed { record, extent, content } => self.replayed(now, record, extent, content),
             Event::Cancel { id } => self.cancel(now, id),
             Event::Fenced => self.fence(),
             Event::Tick => {}
@@ -194,8 +205,17 @@ impl Engine {
         }
     }
 
-    /// Completes `id` when all that is applied by now is durable.
+    /// Completes `id` when all that is applied by now is as durable as was asked for.
     fn wait_durable(&mut self, id: RequestId) {
+        if let Some(journal) = &mut self.journal {
+            match journal.wait(id) {
+                Wait::Over => self.complete(id, Outcome::Done),
+                Wait::Joined => {}
+                Wait::Sync(record) => self.actions.push_back(Action::SyncJournal { record }),
+            }
+            self.seal_for_waiters();
+            return;
+        }
         let target = if self.open.is_empty() {
             SequenceNumber(self.next_number.0 - 1)
         } else {
@@ -286,10 +306,11 @@ impl Engine {
         let (id, fua) = (mutation.id, mutation.fua);
         self.open.held_bytes += mutation.held_bytes();
         for (extent, content) in mutation.into_contents() {
-            self.open.opened_at.get_or_insert(now.monotonic);
-            self.open_payload_bytes += payload_bytes(extent, &content);
-            self.open.insert(extent, content.clone());
-            self.overlay.insert(extent, Buffered { number: self.next_number, content });
+            if let Some(journal) = &mut self.journal {
+                let (record, content) = (journal.number(), content.clone());
+                self.actions.push_back(Action::Journal { record, extent, content });
+            }
+            self.put_into_open(now, extent, content);
         }
         if self.open.is_empty() {
             // A trim of less than a block changes nothing and holds nothing.
@@ -300,6 +321,50 @@ impl Engine {
         } else {
             self.complete(id, Outcome::Done);
         }
+        self.seal_if_large(now);
+    }
+
+    fn put_into_open(&mut self, now: Now, extent: Extent, content: Content) {
+        self.open.opened_at.get_or_insert(now.monotonic);
+        self.open_payload_bytes += payload_bytes(extent, &content);
+        self.open.insert(extent, content.clone());
+        self.overlay.insert(extent, Buffered { number: self.next_number, content });
+    }
+
+    /// Applies a record of the journal once more.
+    fn replayed(&mut self, now: Now, record: u64, extent: Extent, content: Content) {
+        let journal = self.journal.as_mut().expect("only a journal has records");
+        assert_eq!(journal.number(), record, "records come in order");
+        // Nobody can wait for a record of an earlier opening.
+        journal.holds(record);
+        let held_bytes = payload_bytes(extent, &content);
+        self.buffered_bytes += held_bytes;
+        self.open.held_bytes += held_bytes;
+        self.put_into_open(now, extent, content);
+        self.seal_if_large(now);
+    }
+
+    fn journal_synced(&mut self, record: u64) {
+        let Some(journal) = &mut self.journal else { return };
+        journal.full = false;
+        for id in journal.holds(record) {
+            self.complete(id, Outcome::Done);
+        }
+    }
+
+    fn journal_full(&mut self) {
+        let Some(journal) = &mut self.journal else { return };
+        journal.full = true;
+        self.seal_for_waiters();
+    }
+
+    /// Behind a full journal only uploads answer who waits.
+    fn seal_for_waiters(&mut self) {
+        let waits = self.journal.as_ref().is_some_and(|journal| journal.full && journal.is_waited_for());
+        self.open_wanted |= waits && !self.open.is_empty();
+    }
+
+    fn seal_if_large(&mut self, now: Now) {
         if self.open_payload_bytes >= self.config.batch_bytes_max
             || self.open.held_bytes >= 2 * self.config.batch_bytes_max
             || self.open.runs() >= BATCH_RUNS_MAX
@@ -342,7 +407,8 @@ impl Engine {
             writer: self.config.writer,
             number: self.next_number,
         };
-        let header = Header { identity, sealed_unix_ms: now.unix_ms, journal: None, entries };
+        let journal = self.journal.as_ref().map(Journal::position);
+        let header = Header { identity, sealed_unix_ms: now.unix_ms, journal, entries };
         let batch = Arc::new(SealedBatch { header, payload, held_bytes, for_flush });
         self.sealed.push_back(InFlight { batch, extents, uploaded: false });
         self.next_number = self.next_number.next();
@@ -380,7 +446,13 @@ impl Engine {
         self.buffered_bytes -= done.batch.held_bytes;
         self.first_incomplete = number.next();
         self.last_durable = Some(number);
-        for id in self.durable_waiters.remove(&number).unwrap_or_default() {
+        let mut answered = self.durable_waiters.remove(&number).unwrap_or_default();
+        if let (Some(journal), Some(position)) = (&mut self.journal, done.batch.header.journal) {
+            let record = position.record;
+            answered.extend(journal.holds(record));
+            self.actions.push_back(Action::ReleaseJournal { record });
+        }
+        for id in answered {
             self.complete(id, Outcome::Done);
         }
     }
@@ -397,7 +469,7 @@ impl Engine {
                 ids.retain(|waiter| *waiter != id);
                 ids.len() < before
             });
-            if waits {
+            if waits || self.journal.as_mut().is_some_and(|journal| journal.forget(id)) {
                 self.complete(id, Outcome::Cancelled { applied: true });
             }
             return; // completed already, otherwise
@@ -413,7 +485,9 @@ impl Engine {
         let merging = std::mem::take(&mut self.merging);
         let durable = std::mem::take(&mut self.durable_waiters);
         let ids = waiting.iter().map(|mutation| mutation.id);
-        let ids = ids.chain(merging.into_keys()).chain(durable.into_values().flatten()).collect::<Vec<_>>();
+        let journal = self.journal.as_mut().map(Journal::take_waiters).unwrap_or_default();
+        let ids = ids.chain(merging.into_keys()).chain(durable.into_values().flatten()).chain(journal);
+        let ids = ids.collect::<Vec<_>>();
         for id in ids {
             self.complete(id, Outcome::Fenced);
         }

@@ -14,12 +14,14 @@ mod batch;
 mod content;
 mod engine;
 mod interval;
+mod journal;
 mod map;
 mod mutation;
 mod plan;
 mod replay;
 mod request;
 
+pub use content::Content;
 pub use engine::{Config, Engine};
 pub use map::{ExtentMap, Location, Mapping, ObjectIndex, ObjectRecord, ObjectTable};
 pub use plan::{PlanPiece, Status};

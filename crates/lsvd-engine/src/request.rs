@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_format::log_object::Header;
-use lsvd_format::{BlockIndex, SequenceNumber};
+use lsvd_format::{BlockIndex, Extent, SequenceNumber};
 
+use crate::content::Content;
 use crate::map::Location;
 
 /// Names a request between its submission and its completion. The caller chooses it, and never uses one twice.
@@ -82,6 +83,24 @@ pub enum Event {
         /// Its number.
         number: SequenceNumber,
     },
+    /// The journal holds all records up to this one: they survive the loss of this process.
+    JournalSynced {
+        /// The last of them.
+        record: u64,
+    },
+    /// The journal has no room for what was not synced yet: whoever waits for it is answered by uploads, until
+    /// [`Event::JournalSynced`] comes again.
+    JournalFull,
+    /// A record of the journal that the log does not contain, in order. It has its place in the order of writes again,
+    /// and nobody waits for it. The caller heeds the ceiling of memory; clients are served afterwards.
+    Replayed {
+        /// The record.
+        record: u64,
+        /// The blocks that it wrote.
+        extent: Extent,
+        /// What it wrote.
+        content: Content,
+    },
     /// Somebody waits no longer for this request.
     Cancel {
         /// The request.
@@ -111,6 +130,26 @@ pub enum Action {
         block: BlockIndex,
         /// Where it is stored.
         location: Location,
+    },
+    /// Append a record to the journal, in the order of these actions: what was written to these blocks.
+    Journal {
+        /// The record's number: one more than the one before.
+        record: u64,
+        /// The blocks.
+        extent: Extent,
+        /// What was written.
+        content: Content,
+    },
+    /// Make all records up to this one survive, and come back with [`Event::JournalSynced`]. Several of these may share
+    /// one sync.
+    SyncJournal {
+        /// The record.
+        record: u64,
+    },
+    /// The durable log contains all records up to this one: the journal may drop them.
+    ReleaseJournal {
+        /// The record.
+        record: u64,
     },
     /// Store this object under its number, and come back with [`Event::Uploaded`] when it is certain, however long
     /// that takes.

@@ -90,6 +90,7 @@ impl World {
             buffer_bytes_max: buffer_blocks * BLOCK_LEN as u64,
             uploads_max,
             flush_uploads_max: 2,
+            journal: None,
         };
         Self {
             engine: Engine::new(config, ExtentMap::default(), ObjectTable::default(), SequenceNumber(1)),
@@ -132,6 +133,9 @@ impl World {
             match action {
                 Action::Complete { id, outcome } => self.completion(id.0, outcome),
                 Action::ReadBase { id, block, location } => self.bases.push((id, block, location)),
+                Action::Journal { .. } | Action::SyncJournal { .. } | Action::ReleaseJournal { .. } => {
+                    panic!("there is no journal")
+                }
                 Action::Upload(batch) => {
                     let number = batch.header.identity.number;
                     assert!(
@@ -319,6 +323,7 @@ fn crash_and_check(world: &World) {
         buffer_bytes_max: 1 << 30,
         uploads_max: 1,
         flush_uploads_max: 1,
+        journal: None,
     };
     let recovered = Engine::new(config, map, objects, next);
     let got = world.read(&recovered, 0, BYTES);
@@ -385,6 +390,7 @@ fn finish_and_check(mut world: World) {
         buffer_bytes_max: 1 << 30,
         uploads_max: 1,
         flush_uploads_max: 1,
+        journal: None,
     };
     let recovered = Engine::new(config, map, objects, next);
     assert!(live == world.read(&recovered, 0, BYTES), "replay gives what life had (rule 6)");

@@ -229,6 +229,9 @@ impl Core {
                         core.event(Event::BaseRead { id, block, base });
                     });
                 }
+                Action::Journal { .. } | Action::SyncJournal { .. } | Action::ReleaseJournal { .. } => {
+                    unreachable!("no journal was configured")
+                }
                 Action::Complete { .. } => unreachable!("completions are delivered under the lock"),
             }
         }

@@ -194,6 +194,7 @@ impl Volume {
             buffer_bytes_max: options.buffer_bytes_max,
             uploads_max: options.uploads_max,
             flush_uploads_max: options.flush_uploads_max,
+            journal: None,
         };
         let tasks = Tasks::new();
         let fetcher =

@@ -1,0 +1,95 @@
+//! The engine's side of a local journal: which record each write is, and who waits until the journal holds it.
+//!
+//! Knows no files: the rim appends records, syncs them and says how far it is. Invariants: records are numbered in the
+//! order in which writes are applied, without gaps, so that the log always contains a prefix of them; whoever waits
+//! for a record is answered when it is held by the journal or contained in the durable log, whichever comes first.
+
+use std::collections::BTreeMap;
+
+use lsvd_format::{JournalId, JournalPosition};
+
+use crate::request::RequestId;
+
+#[derive(Debug)]
+pub(crate) struct Journal {
+    id: JournalId,
+    /// The last record that was given to a write.
+    last: u64,
+    /// All records up to here survive the loss of this process.
+    held: u64,
+    /// The last record that the rim was asked to sync.
+    asked: u64,
+    /// The journal takes no more for now: waiting ends by uploads.
+    pub(crate) full: bool,
+    waiters: BTreeMap<u64, Vec<RequestId>>,
+}
+
+/// What becomes of somebody who waits for all records so far.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// All of them are held.
+    Over,
+    /// They are being synced already.
+    Joined,
+    /// The rim has to sync up to this record.
+    Sync(u64),
+}
+
+impl Journal {
+    /// A journal whose records up to and with `from.record` the log contains.
+    pub(crate) fn new(from: JournalPosition) -> Self {
+        let record = from.record;
+        let waiters = BTreeMap::new();
+        Self { id: from.journal, last: record, held: record, asked: record, full: false, waiters }
+    }
+
+    /// What a batch contains that is sealed now.
+    pub(crate) fn position(&self) -> JournalPosition {
+        JournalPosition { journal: self.id, record: self.last }
+    }
+
+    /// Gives the next write its record.
+    pub(crate) fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// `id` waits for all records so far.
+    pub(crate) fn wait(&mut self, id: RequestId) -> Wait {
+        if self.last <= self.held {
+            return Wait::Over;
+        }
+        self.waiters.entry(self.last).or_default().push(id);
+        if self.last <= self.asked {
+            return Wait::Joined;
+        }
+        self.asked = self.last;
+        Wait::Sync(self.last)
+    }
+
+    /// Whether anybody waits.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        !self.waiters.is_empty()
+    }
+
+    /// All records up to `record` survive: gives who waited for no more than that.
+    pub(crate) fn holds(&mut self, record: u64) -> Vec<RequestId> {
+        self.held = self.held.max(record);
+        let left = self.waiters.split_off(&(self.held + 1));
+        std::mem::replace(&mut self.waiters, left).into_values().flatten().collect()
+    }
+
+    /// `id` waits no longer; `false` if it did not.
+    pub(crate) fn forget(&mut self, id: RequestId) -> bool {
+        self.waiters.values_mut().any(|ids| {
+            let before = ids.len();
+            ids.retain(|waiter| *waiter != id);
+            ids.len() < before
+        })
+    }
+
+    /// Ends all waiting.
+    pub(crate) fn take_waiters(&mut self) -> Vec<RequestId> {
+        std::mem::take(&mut self.waiters).into_values().flatten().collect()
+    }
+}
