@@ -56,6 +56,12 @@ const LAYERS: &[Layer] = &[
         may: &["lsvd-format", "lsvd-engine", "lsvd-backend", "lsvd-local", "lsvd-volume"],
         never: &["lsvd-nbd", "nbd"],
     },
+    // Dev-only: a server that stands apart from what is tested on it, so that no error of one is the other's.
+    Layer {
+        name: "lsvd-labstore",
+        may: &[],
+        never: &["object_store", "lsvd-format", "lsvd-engine", "lsvd-volume", "lsvd-nbd"],
+    },
     Layer { name: "xtask", may: &[], never: &["tokio", "object_store"] },
 ];
 

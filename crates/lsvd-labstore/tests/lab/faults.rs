@@ -1,0 +1,177 @@
+//! Each fault as a client sees it, and what lsvd's probe makes of a store that lies.
+
+use std::time::{Duration, Instant};
+
+use lsvd_backend::{Bucket, Created, Error};
+use lsvd_labstore::{Fault, LabStore, Rule, Verb};
+
+use super::{bucket, hasty, lab, plain};
+
+fn k(lab: &LabStore) -> String {
+    format!("{}/lab/k", lab.endpoint())
+}
+
+/// The innermost cause of an HTTP client's error, as words.
+fn cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+#[tokio::test]
+async fn slow_down_is_a_503_with_retry_after_and_does_nothing() {
+    let lab = lab().await;
+    lab.add_fault(Rule::new(Fault::SlowDown).verb(Verb::Put).count(1).ms(2_500));
+    let answer = plain().put(k(&lab)).body("x").send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers()["retry-after"].to_str().unwrap()), (503, "3"));
+    assert!(answer.text().await.unwrap().contains("<Code>SlowDown</Code>"));
+    assert_eq!(lab.stats().objects, 0);
+    assert_eq!(lab.stats().outcome(Verb::Put, "503"), 1);
+}
+
+#[tokio::test]
+async fn a_reset_is_a_reset_and_does_nothing() {
+    let lab = lab().await;
+    lab.add_fault(Rule::new(Fault::Reset).count(1));
+    let error = plain().put(k(&lab)).body("x").send().await.unwrap_err();
+    assert!(cause(&error).contains("reset by peer"), "{error:?}");
+    assert_eq!(lab.stats().objects, 0);
+    assert_eq!(lab.stats().outcome(Verb::Put, "reset"), 1);
+}
+
+#[tokio::test]
+async fn a_hang_has_no_answer_and_does_nothing() {
+    let lab = lab().await;
+    lab.add_fault(Rule::new(Fault::Hang).count(1));
+    let limit = Duration::from_millis(300);
+    let error = plain().put(k(&lab)).body("x").timeout(limit).send().await.unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    // The store notices that its client left.
+    let began = Instant::now();
+    while lab.stats().in_flight > 0 {
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", lab.stats());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!((lab.stats().objects, lab.stats().outcome(Verb::Put, "client-left")), (0, 1));
+}
+
+#[tokio::test]
+async fn a_hang_with_an_end_is_answered_late() {
+    let lab = lab().await;
+    lab.add_fault(Rule::new(Fault::Hang).count(1).ms(200));
+    let began = Instant::now();
+    let answer = plain().put(k(&lab)).body("x").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(began.elapsed() >= Duration::from_millis(200));
+}
+
+#[tokio::test]
+async fn a_truncated_body_is_half_of_what_it_says() {
+    let lab = lab().await;
+    plain().put(k(&lab)).body(vec![7; 100_000]).send().await.unwrap();
+    lab.add_fault(Rule::new(Fault::Truncate).verb(Verb::Get).count(1));
+    let mut answer = plain().get(k(&lab)).send().await.unwrap();
+    assert_eq!(answer.headers()["content-length"].to_str().unwrap(), "100000");
+    let mut got = 0;
+    let error = loop {
+        match answer.chunk().await {
+            Ok(chunk) => got += chunk.expect("the end is no end").len(),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(got, 50_000);
+    assert!(error.is_body() || error.is_decode(), "{error:?}");
+    assert_eq!(lab.stats().outcome(Verb::Get, "truncated"), 1);
+    // lsvd's own client notices, and asks again.
+    lab.add_fault(Rule::new(Fault::Truncate).count(1));
+    let read = bucket(&lab, "").read_range("k", 0..100_000).await.unwrap().unwrap();
+    assert_eq!(read.len(), 100_000);
+    assert_eq!(lab.stats().outcome(Verb::Get, "truncated"), 2);
+}
+
+/// Rule 2: a lost answer comes back as "exists".
+#[tokio::test]
+async fn a_lost_answer_is_done_all_the_same() {
+    let lab = lab().await;
+    lab.add_fault(Rule::new(Fault::LoseAnswer).verb(Verb::Put).count(1));
+    let created = bucket(&lab, "").create("k", "mine".into()).await.unwrap();
+    assert_eq!(created, Created::Exists);
+    let stats = lab.stats();
+    assert_eq!((stats.outcome(Verb::Put, "answer-lost"), stats.outcome(Verb::Put, "412")), (1, 1));
+    assert_eq!(plain().get(k(&lab)).send().await.unwrap().text().await.unwrap(), "mine");
+}
+
+#[tokio::test]
+async fn a_stale_listing_leaves_out_what_is_young() {
+    let lab = lab().await;
+    let bucket = bucket(&lab, "");
+    bucket.create("log/1", "x".into()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    bucket.create("log/2", "x".into()).await.unwrap();
+    lab.add_fault(Rule::new(Fault::StaleListing).ms(300));
+    let names = |listed: Vec<lsvd_backend::Listed>| listed.into_iter().map(|l| l.name).collect::<Vec<_>>();
+    assert_eq!(names(bucket.list("log", None).await.unwrap()), ["log/1"]);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(names(bucket.list("log", None).await.unwrap()), ["log/1", "log/2"]);
+}
+
+/// Rule 2: what ignores `If-None-Match` is found out, and refused.
+#[tokio::test]
+async fn the_probe_refuses_a_store_that_ignores_conditions() {
+    let lab = lab().await;
+    let good = bucket(&lab, "").probe("probe", "good").await.unwrap();
+    assert_eq!(good.verdict(), Ok(()));
+    lab.add_fault(Rule::new(Fault::IgnoreCondition));
+    let report = bucket(&lab, "").probe("probe", "lax").await.unwrap();
+    assert!(report.verdict().is_err_and(|words| words.contains("overwrites")), "{report:?}");
+    assert!(report.reads_hold(), "{report:?}");
+}
+
+/// Rule 4: a listing that leaves something out is found out, and refused.
+#[tokio::test]
+async fn the_probe_refuses_a_store_with_stale_listings() {
+    let lab = lab().await;
+    lab.add_fault(Rule::new(Fault::StaleListing));
+    let report = bucket(&lab, "").probe("probe", "stale").await.unwrap();
+    assert!(report.verdict().is_err_and(|words| words.contains("does not show")), "{report:?}");
+    assert!(!report.list_after_write, "{report:?}");
+}
+
+/// Rule 4: whatever strikes, it is an error or a retry, and never an absence or a shorter listing.
+#[tokio::test]
+async fn no_fault_is_an_absence() {
+    let lab = lab().await;
+    let good = bucket(&lab, "");
+    for n in 0..10 {
+        good.create(&format!("log/{n}"), "x".into()).await.unwrap();
+    }
+    for fault in [Fault::SlowDown, Fault::Reset, Fault::Hang, Fault::Truncate, Fault::LoseAnswer] {
+        lab.add_fault(Rule::new(fault).key("log/"));
+        let hasty: Bucket = hasty(&lab, "");
+        let read = hasty.read_head("log/1", 10).await;
+        assert!(matches!(read, Err(Error::Unavailable { .. })), "{fault:?}: {read:?}");
+        let listed = hasty.list("log", None).await;
+        assert!(matches!(listed, Err(Error::Unavailable { .. })), "{fault:?}: {listed:?}");
+        lab.clear_faults();
+        assert_eq!(good.list("log", None).await.unwrap().len(), 10, "{fault:?}");
+    }
+}
+
+/// While a quarter of the requests are struck by what passes, a client that tries again sees nothing of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retries_hide_what_passes() {
+    let lab = lab().await;
+    for fault in [Fault::SlowDown, Fault::Reset, Fault::Truncate] {
+        lab.add_fault(Rule::new(fault).rate(0.1));
+    }
+    let bucket = bucket(&lab, "prefix");
+    for n in 0..100 {
+        assert_eq!(bucket.create(&format!("log/{n:03}"), "x".into()).await.unwrap(), Created::Done);
+    }
+    assert_eq!(bucket.list("log", None).await.unwrap().len(), 100);
+    let stats = lab.stats();
+    assert!(stats.outcome(Verb::Put, "503") > 0 && stats.outcome(Verb::Put, "reset") > 0, "{stats:?}");
+    assert_eq!(stats.outcome(Verb::Put, "200"), 100);
+}
