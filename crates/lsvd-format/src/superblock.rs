@@ -14,12 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire::len_bytes;
 use crate::{
-    BLOCK_BYTES, DecodeError, Epoch, NUMBER_MAX, SequenceNumber, SuperblockNumber, VOLUME_BYTES_MAX,
-    VolumeId, WriterId,
+    BLOCK_BYTES, DecodeError, Epoch, JournalId, NUMBER_MAX, SequenceNumber, SuperblockNumber,
+    VOLUME_BYTES_MAX, VolumeId, WriterId,
 };
 
 /// The features that this lsvd knows, both to read and to write.
-pub const FEATURES_KNOWN: &[&str] = &[];
+pub const FEATURES_KNOWN: &[&str] = &[FEATURE_JOURNAL];
+/// Of `features_to_write` while a journal is in use: whoever does not know journals would write past it.
+pub const FEATURE_JOURNAL: &str = "journal";
 /// The smallest window: below it no two objects could be in flight.
 pub const WINDOW_MIN: u64 = 2;
 /// The largest window.
@@ -54,6 +56,10 @@ pub struct Superblock {
     /// A number that the log is known to have reached: a log that ends before it has lost objects. It may lag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_reached: Option<SequenceNumber>,
+    /// The local journal in use: it may hold flushed writes that the log does not contain. A clean close takes it out,
+    /// and so does whoever gives the journal up for lost. Set it by [`Superblock::with_journal`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<JournalId>,
     /// Wall-clock time of writing, in milliseconds since 1970, by the writer's clock.
     pub written_unix_ms: u64,
     /// The program that wrote this version, for people.
@@ -70,6 +76,14 @@ pub struct Superblock {
 }
 
 impl Superblock {
+    /// The same with this journal in use, or none, and the feature that goes with it.
+    pub fn with_journal(mut self, journal: Option<JournalId>) -> Self {
+        self.features_to_write.retain(|feature| feature != FEATURE_JOURNAL);
+        self.features_to_write.extend(journal.map(|_| FEATURE_JOURNAL.to_owned()));
+        self.journal = journal;
+        self
+    }
+
     /// The features to write that this lsvd does not know. If there are any, open the volume read-only.
     pub fn unknown_features_to_write(&self) -> Vec<&str> {
         self.features_to_write
@@ -107,6 +121,13 @@ impl Superblock {
             if let Some(value) = value.filter(|value| value.0 > NUMBER_MAX) {
                 return Err(format!("{field} {value} is out of range"));
             }
+        }
+        if self.journal.is_some_and(|journal| journal.0 == [0; 16]) {
+            return Err("a journal's id is never all zeroes".to_owned());
+        }
+        if self.journal.is_some() && !self.features_to_write.iter().any(|feature| feature == FEATURE_JOURNAL)
+        {
+            return Err(format!("a journal is in use without {FEATURE_JOURNAL:?} in features_to_write"));
         }
         Ok(())
     }

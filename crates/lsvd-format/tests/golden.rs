@@ -117,6 +117,7 @@ fn superblock_value() -> Superblock {
         unsafe_single_writer: false,
         closed_at: Some(SequenceNumber(70)),
         log_reached: None,
+        journal: None,
         written_unix_ms: 1_700_000_000_789,
         written_by: "lsvd 0.1.0".to_owned(),
         features_to_read: Vec::new(),
@@ -129,6 +130,15 @@ fn superblock_value() -> Superblock {
 fn superblock_version() {
     let (number, value) = (SuperblockNumber(0x1f), superblock_value());
     let stored = golden("superblock.json", &superblock::encode(number, &value));
+    assert_eq!(superblock::decode(number, &stored), Ok(value));
+}
+
+#[test]
+fn superblock_version_with_a_journal() {
+    let number = SuperblockNumber(0x21);
+    let value =
+        Superblock { closed_at: None, ..superblock_value() }.with_journal(Some(JournalId(counting(0x70))));
+    let stored = golden("superblock_journal.json", &superblock::encode(number, &value));
     assert_eq!(superblock::decode(number, &stored), Ok(value));
 }
 

@@ -72,6 +72,7 @@ impl Volume {
             unsafe_single_writer: false,
             closed_at: None,
             log_reached: reached.map(SequenceNumber),
+            journal: None,
             written_unix_ms: 0,
             written_by: "a test".to_owned(),
             features_to_read: Vec::new(),

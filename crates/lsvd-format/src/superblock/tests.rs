@@ -18,6 +18,7 @@ fn example() -> Superblock {
         unsafe_single_writer: false,
         closed_at: None,
         log_reached: None,
+        journal: None,
         written_unix_ms: 1_700_000_000_000,
         written_by: "lsvd 0.1.0".to_owned(),
         features_to_read: Vec::new(),
@@ -158,6 +159,7 @@ fn impossible_values_are_named() {
         ("volume_id", json!("1111")),
         ("writer_id", json!("2222222222222222222222222222222G")),
         ("features_to_read", json!("compression")),
+        ("journal", json!("7".repeat(32))),
     ] {
         let error = decode(NUMBER, &example_with(field, value.clone())).unwrap_err();
         assert!(matches!(error, DecodeError::Corrupt { .. }), "{field} {value}: {error}");
@@ -224,6 +226,7 @@ fn any_superblock() -> impl Strategy<Value = (SuperblockNumber, Superblock)> {
                 unsafe_single_writer: single,
                 closed_at: closed.map(SequenceNumber),
                 log_reached: reached.map(SequenceNumber),
+                journal: None,
                 written_unix_ms: ms,
                 written_by: by,
                 features_to_read: Vec::new(),
