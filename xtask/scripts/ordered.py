@@ -1,7 +1,8 @@
 """A writer whose every block says when it was written, and the check that what is left is a prefix (rules 1 and 9).
 
-    ordered.py write URI STATE [--seconds S]   writes waves until it is told to stop (SIGTERM) or a request fails
-    ordered.py check URI STATE                 reads everything and fails unless it is a prefix of what was written
+    ordered.py write URI STATE [--seconds S] [--rate R]
+                                writes waves, R a second at most, until it is told to stop (SIGTERM) or a request fails
+    ordered.py check URI STATE  reads everything and fails unless it is a prefix of what was written
 
 A wave is DEPTH blocks in flight together; a wave begins when the one before it has completed. Every FLUSH_EVERY waves a
 flush is sent and, when it completes, covers the waves that were complete when it was sent; the next wave is already in
@@ -57,7 +58,7 @@ def connect(uri):
     return handle
 
 
-def write(uri, path, seconds):
+def write(uri, path, seconds, rate):
     state = load(path)
     run = len(state["starts"])
     # The last wave may be there in part: written again in full, the volume is a prefix again.
@@ -67,10 +68,13 @@ def write(uri, path, seconds):
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     handle = connect(uri)
     print("started", flush=True)
-    end = time.monotonic() + seconds if seconds else None
+    begun = time.monotonic()
+    end = begun + seconds if seconds else None
     flush, covers, failure = None, None, None
     try:
         while not stop and (end is None or time.monotonic() < end):
+            if rate:
+                time.sleep(max(0, begun + (wave - state["starts"][-1]) / rate - time.monotonic()))
             base = (wave % GROUPS) * DEPTH
             state["submitted"] = max(state["submitted"], wave)
             # One buffer for the wave: it must outlive its requests.
@@ -148,9 +152,10 @@ def main():
     parser.add_argument("uri")
     parser.add_argument("state")
     parser.add_argument("--seconds", type=float, default=0)
+    parser.add_argument("--rate", type=float, default=0)
     args = parser.parse_args()
     if args.what == "write":
-        write(args.uri, args.state, args.seconds)
+        write(args.uri, args.state, args.seconds, args.rate)
     else:
         check(args.uri, args.state)
 

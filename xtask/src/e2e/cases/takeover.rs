@@ -18,6 +18,9 @@ pub(super) const CASES: &[Entry] = &[(
     take_over,
 )];
 
+/// Waves a second, 12 MiB: a load that a hundred rounds can bear, as the log only grows and each opening reads all of it.
+const RATE: u32 = 200;
+
 /// The exit code of a daemon that was taken over from.
 const FENCED: i32 = 4;
 
@@ -40,10 +43,15 @@ pub(super) struct Written {
 }
 
 impl Writer {
-    /// Starts a writer on the export at `uri`; returns when it writes.
+    /// Starts a writer on the export at `uri` that writes as fast as it can; returns when it writes.
     pub(super) fn start(world: &World, uri: &str) -> Result<Self> {
+        Self::start_at_rate(world, uri, 0)
+    }
+
+    /// The same with so many waves a second at most, if not 0.
+    fn start_at_rate(world: &World, uri: &str, rate: u32) -> Result<Self> {
         let mut command = world.script("ordered.py");
-        command.args(["write", uri, "ordered.json"]);
+        command.args(["write", uri, "ordered.json", "--rate", &rate.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().context("cannot start the writer")?;
         let mut stdout = BufReader::new(child.stdout.take().context("stdout was piped")?);
@@ -89,7 +97,7 @@ fn take_over(world: &World) -> Result<()> {
     let mut old = world.serve("db1")?;
     let (mut waves, mut acknowledged) = (0, -1);
     for round in 1..=world.takeovers {
-        let writer = Writer::start(world, old.uri())?;
+        let writer = Writer::start_at_rate(world, old.uri(), RATE)?;
         std::thread::sleep(Duration::from_millis(50 + chance.below(400)));
         let new = world.serve("db1").with_context(|| format!("take-over {round}"))?;
         let written = writer.end(Duration::from_secs(90)).with_context(|| format!("take-over {round}"))?;
