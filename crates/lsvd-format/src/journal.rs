@@ -36,7 +36,8 @@ mod at {
     pub(super) const START: usize = 80;
     pub(super) const LENGTH: usize = 88;
     pub(super) const PAYLOAD_CHECKSUM: usize = 96;
-    pub(super) const RESERVED: usize = 100;
+    pub(super) const SYNCED: usize = 100;
+    pub(super) const RESERVED: usize = 108;
 }
 
 /// What a record did to its bytes of the volume.
@@ -71,6 +72,9 @@ pub struct RecordHeader {
     pub length_bytes: u64,
     /// Checksum of the data, from [`payload_checksum`]; 0 without data.
     pub payload_checksum: u32,
+    /// All records up to this one, which is below this record's own, had been synced when this one was written: what is
+    /// missing of them was lost, and not torn by a crash.
+    pub synced: u64,
 }
 
 /// Checksum of a record's data, seeded with where they belong.
@@ -112,6 +116,7 @@ impl RecordHeader {
         put(&mut bytes, at::START, &self.start_bytes.to_le_bytes());
         put(&mut bytes, at::LENGTH, &self.length_bytes.to_le_bytes());
         put(&mut bytes, at::PAYLOAD_CHECKSUM, &self.payload_checksum.to_le_bytes());
+        put(&mut bytes, at::SYNCED, &self.synced.to_le_bytes());
         let checksum = header_checksum(&bytes, self.journal, self.record);
         put(&mut bytes, at::CHECKSUM, &checksum.to_le_bytes());
         debug_assert_eq!(Self::decode(&bytes).as_ref(), Ok(self), "what is written can be read");
@@ -147,6 +152,7 @@ impl RecordHeader {
             start_bytes: u64_at(bytes, at::START),
             length_bytes: u64_at(bytes, at::LENGTH),
             payload_checksum: u32_at(bytes, at::PAYLOAD_CHECKSUM),
+            synced: u64_at(bytes, at::SYNCED),
         };
         decoded.check().map_err(|(offset, reason)| DecodeError::corrupt(offset as u64, reason))?;
         Ok(decoded)
@@ -184,6 +190,12 @@ impl RecordHeader {
         }
         if !(1..=NUMBER_MAX).contains(&self.record) {
             return Err((at::RECORD, format!("record number {} is out of range", self.record)));
+        }
+        if self.synced >= self.record {
+            return Err((
+                at::SYNCED,
+                format!("record {} was synced before {} was written", self.synced, self.record),
+            ));
         }
         let (start, length) = (self.start_bytes, self.length_bytes);
         if length == 0 || start.checked_add(length).is_none_or(|end| end > VOLUME_BYTES_MAX) {

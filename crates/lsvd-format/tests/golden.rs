@@ -168,6 +168,7 @@ fn journal_record() {
         start_bytes: 0x0102_0304_0506,
         length_bytes: data.len() as u64,
         payload_checksum: payload_checksum(journal, 0x0809, data),
+        synced: 0x0708,
     };
     let mut encoded = header.encode().to_vec();
     encoded.extend_from_slice(data);

@@ -16,6 +16,7 @@ fn example() -> RecordHeader {
         start_bytes: 1000,
         length_bytes: 5,
         payload_checksum: payload_checksum(journal, 12, b"hello"),
+        synced: 11,
     }
 }
 
@@ -115,6 +116,7 @@ proptest! {
             start_bytes,
             length_bytes,
             payload_checksum: if kind == RecordKind::Data { checksum } else { 0 },
+            synced: 11,
         };
         prop_assert_eq!(RecordHeader::decode(&header.encode()), Ok(header));
     }
