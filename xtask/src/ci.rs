@@ -50,6 +50,8 @@ enum Step {
     E2e,
     /// The same on a directory
     E2eDirectory,
+    /// A store that is away, throttles and loses answers, under load
+    E2eLab,
 }
 
 impl Step {
@@ -76,6 +78,7 @@ impl Step {
             Self::Sim => sim::simulate(["--seeds", &args.seeds]),
             Self::E2e => e2e::run_on(e2e::StoreKind::Seaweedfs),
             Self::E2eDirectory => e2e::run_on(e2e::StoreKind::Directory),
+            Self::E2eLab => e2e::run_lab_cases(),
         }
     }
 }

@@ -26,7 +26,7 @@ const NORMAL_P99: f64 = 2.326_347_9;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Latency {
-    /// To which requests; empty: to all that none before names.
+    /// To which requests; empty: to all whose verb no other names.
     #[serde(default)]
     pub verbs: Vec<Verb>,
     /// Half of the requests are quicker, in milliseconds.
@@ -53,7 +53,7 @@ impl Latency {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
-    /// The first that names a request's verb, or names none, counts. Default: none.
+    /// The first that names a request's verb counts, else the first that names none. Default: none.
     #[serde(default)]
     pub latency: Vec<Latency>,
     /// Shared by the bodies of all requests. `None` or 0: without limit.
@@ -132,7 +132,8 @@ impl LineState {
     /// How long the next answer to such a request takes to begin.
     pub(crate) fn first_byte(&self, verb: Verb) -> Duration {
         let latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
-        let chosen = latency.iter().find(|latency| latency.verbs.is_empty() || latency.verbs.contains(&verb));
+        let named = latency.iter().find(|latency| latency.verbs.contains(&verb));
+        let chosen = named.or_else(|| latency.iter().find(|latency| latency.verbs.is_empty()));
         chosen.map_or(Duration::ZERO, |latency| latency.sample(self.numbers.normal()))
     }
 }
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn latencies_have_their_median_and_tail() {
         let of = |verbs: &[Verb], median_ms, p99_ms| Latency { verbs: verbs.into(), median_ms, p99_ms };
-        let latency = vec![of(&[Verb::Put], 60.0, 0.0), of(&[], 20.0, 200.0)];
+        let latency = vec![of(&[], 20.0, 200.0), of(&[Verb::Put], 60.0, 0.0)];
         let line = LineState::new(1, &Line { latency, ..Line::default() });
         assert_eq!(line.first_byte(Verb::Put), Duration::from_millis(60));
         let mut drawn: Vec<f64> =

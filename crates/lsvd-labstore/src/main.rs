@@ -22,7 +22,7 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Time to the first byte of answers in milliseconds, for all verbs or some: [PUT,GET=]MEDIAN[:P99]; may be
-    /// repeated, the first that fits counts
+    /// repeated
     #[arg(long, value_name = "MS", value_parser = latency)]
     latency: Vec<Latency>,
     /// Bandwidth that the bodies of all requests share, in bytes per second

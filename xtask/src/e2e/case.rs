@@ -26,10 +26,14 @@ const BUCKET_LIMIT: Duration = Duration::from_secs(60);
 pub(super) enum Needs {
     /// A store, any.
     Store,
-    /// A store whose process can be stopped and killed.
+    /// A server whose process can be stopped, and goes on where it was.
+    Process,
+    /// A server that can be killed, and keeps its objects.
     ServerProcess,
-    /// An S3 server, for what only S3 has: credentials, buckets, clocks.
+    /// An S3 server of ours, for what only S3 has: credentials, buckets, clocks.
     S3,
+    /// The lab store, which misbehaves on demand.
+    Lab,
     /// A directory, whose objects can be damaged by hand.
     Directory,
     /// FUSE, loop devices and mounts.
@@ -219,6 +223,10 @@ pub(super) fn run_all(args: &E2e) -> Result<()> {
             lsvd,
         };
         std::fs::create_dir_all(world.dir.join("home"))?;
+        if store.borrow().is_lab() {
+            // No case meets another's faults, and memory holds one case's objects.
+            store.borrow().lab()?.reset()?;
+        }
         let started = Instant::now();
         let result = (case.run)(&world).and_then(|()| no_secret_was_printed(&world));
         let seconds = started.elapsed().as_secs_f64();
@@ -261,8 +269,9 @@ fn lacking(needs: Needs, store: &Store) -> Option<Lack> {
     let kind = |fits: bool| (!fits).then_some(Lack::Kind);
     match needs {
         Needs::Store => None,
-        Needs::ServerProcess => kind(store.has_process()),
-        Needs::S3 => kind(store.is_s3() && store.has_process()),
+        Needs::Process => kind(store.has_process()),
+        Needs::ServerProcess | Needs::S3 => kind(store.is_whole_server()),
+        Needs::Lab => kind(store.is_lab()),
         Needs::Directory => kind(!store.is_s3()),
         Needs::Mounts => super::mount::lacking().map(Lack::Machine),
     }

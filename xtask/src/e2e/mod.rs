@@ -10,6 +10,7 @@
 mod case;
 mod cases;
 mod daemon;
+mod lab;
 mod mount;
 mod store;
 
@@ -100,6 +101,12 @@ pub(crate) fn run_on(store: StoreKind) -> Result<()> {
     run(&E2e::on(store))
 }
 
+/// Runs the cases of the lab store that no other store has.
+pub(crate) fn run_lab_cases() -> Result<()> {
+    let names = cases::all().into_iter().filter(|case| case.needs == case::Needs::Lab);
+    run(&E2e { names: names.map(|case| case.name.to_owned()).collect(), ..E2e::on(StoreKind::Lab) })
+}
+
 /// Runs the cases.
 pub(crate) fn run(args: &E2e) -> Result<()> {
     if args.list {
@@ -116,6 +123,9 @@ pub(crate) fn run(args: &E2e) -> Result<()> {
         Some(path) => path.canonicalize().with_context(|| format!("no daemon at {}", path.display()))?,
         None => build_lsvd(args.release)?,
     };
+    if args.store == StoreKind::Lab && args.endpoint.is_none() {
+        build("lsvd-labstore", false)?;
+    }
     enter_sandbox(args, &lsvd)
 }
 
@@ -123,13 +133,18 @@ pub(crate) fn run(args: &E2e) -> Result<()> {
 ///
 /// The default is the profile of the tests: its assertions and overflow checks are on, and CI has built most of it.
 pub(crate) fn build_lsvd(release: bool) -> Result<PathBuf> {
+    build("lsvd", release)
+}
+
+/// Builds the program of the package of its name.
+fn build(name: &str, release: bool) -> Result<PathBuf> {
     let mut command = shell::cargo();
-    command.args(["build", "--quiet", "--locked", "--package", "lsvd", "--bin", "lsvd"]);
+    command.args(["build", "--quiet", "--locked", "--package", name, "--bin", name]);
     if release {
         command.arg("--release");
     }
     shell::run(&mut command)?;
-    let path = target().join(if release { "release/lsvd" } else { "debug/lsvd" });
+    let path = target().join(if release { "release" } else { "debug" }).join(name);
     path.canonicalize().with_context(|| format!("cargo built no {}", path.display()))
 }
 

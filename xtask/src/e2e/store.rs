@@ -1,4 +1,4 @@
-//! Stores that volumes live on: SeaweedFS, MinIO, any S3 endpoint, a directory.
+//! Stores that volumes live on: SeaweedFS, MinIO, the lab store, any S3 endpoint, a directory.
 //!
 //! Knows how each is started, stopped, killed and addressed, and nothing of volumes. Credentials are always explicit
 //! and made up for the run; an endpoint that runs already brings its own.
@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use rustix::process::Signal;
 
+use super::lab::Lab;
 use super::target;
 use crate::shell;
 
@@ -36,6 +37,8 @@ pub(crate) enum StoreKind {
     Seaweedfs,
     /// MinIO: a `minio` binary on PATH
     Minio,
+    /// The lab store of this repository: in memory, and it misbehaves on demand
+    Lab,
     /// A directory
     Directory,
 }
@@ -45,6 +48,7 @@ impl StoreKind {
         match self {
             Self::Seaweedfs => "seaweedfs",
             Self::Minio => "minio",
+            Self::Lab => "lab",
             Self::Directory => "directory",
         }
     }
@@ -111,9 +115,25 @@ impl Store {
         !matches!(self.place, Place::Directory)
     }
 
-    /// Whether it is ours to stop and to kill.
+    /// Whether it is ours to stop and to let go on.
     pub(super) fn has_process(&self) -> bool {
         matches!(self.place, Place::Server { .. })
+    }
+
+    /// Whether it is ours, and looks at signatures and rights, and keeps its objects when it is killed.
+    pub(super) fn is_whole_server(&self) -> bool {
+        matches!(self.place, Place::Server { kind } if kind != StoreKind::Lab)
+    }
+
+    /// Whether it is a lab store of ours.
+    pub(super) fn is_lab(&self) -> bool {
+        matches!(self.place, Place::Server { kind: StoreKind::Lab })
+    }
+
+    /// The lab store's controls.
+    pub(super) fn lab(&self) -> Result<Lab> {
+        ensure!(self.is_lab(), "{} is no lab store", self.name());
+        Ok(Lab::new(address()))
     }
 
     /// The URL of what has this name in it.
@@ -184,6 +204,7 @@ impl Store {
         };
         let mut command = match kind {
             StoreKind::Minio => self.minio()?,
+            StoreKind::Lab => lab(),
             _ => self.seaweedfs()?,
         };
         ensure!(!answers(), "port {S3_PORT} of 127.0.0.1 is in use by something else");
@@ -249,12 +270,22 @@ impl Drop for Store {
     }
 }
 
+/// The lab store that the outer half has built.
+fn lab() -> Command {
+    let mut command = Command::new(target().join("debug/lsvd-labstore"));
+    command.args(["--listen", &address().to_string(), "--bucket", BUCKET]);
+    command
+}
+
+fn address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], S3_PORT))
+}
+
 /// Whether an HTTP server answers on the S3 port: anything, a refusal too.
 fn answers() -> bool {
-    let address = SocketAddr::from(([127, 0, 0, 1], S3_PORT));
     let second = Duration::from_secs(1);
     let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect_timeout(&address, second)?;
+        let mut stream = TcpStream::connect_timeout(&address(), second)?;
         stream.set_read_timeout(Some(second))?;
         write!(stream, "GET /{BUCKET} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")?;
         let mut head = [0; 12];

@@ -79,7 +79,7 @@ fn if_free(world: &World) -> Result<()> {
     let first = world.create_and_serve("db1", "64M")?;
     let url = world.url("db1");
     let second = world.run_lsvd(&["serve", &url, "--if-free", "--listen", "unix:second.sock"])?;
-    world.failed_with(&second, IN_USE, &["in use", "--if-free"])?;
+    world.failed_with(&second, IN_USE, &["not closed", "--if-free"])?;
     world.tool("nbdsh", &["-u", first.uri(), "-c", "h.pwrite(b'1' * 4096, 0)\nh.flush()"])?;
     first.close()?;
     let third = world.serve_with("db1", &["--if-free=10m"])?;

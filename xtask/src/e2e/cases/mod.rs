@@ -5,6 +5,7 @@
 mod clients;
 mod damage;
 mod input;
+mod lab;
 mod recovery;
 mod store_faults;
 mod takeover;
@@ -22,6 +23,7 @@ pub(super) fn all() -> Vec<Case> {
         input::CASES,
         damage::CASES,
         store_faults::CASES,
+        lab::CASES,
     ]
     .into_iter()
     .flatten()

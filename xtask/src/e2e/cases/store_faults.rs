@@ -16,12 +16,7 @@ pub(super) const CASES: &[Entry] = &[
         Needs::ServerProcess,
         gone_at_start,
     ),
-    (
-        "store-stalls",
-        "a stalled store is an I/O error in time, then service resumes",
-        Needs::ServerProcess,
-        stalls,
-    ),
+    ("store-stalls", "a stalled store is an I/O error in time, then service resumes", Needs::Process, stalls),
     ("store-dies", "a flush outlives the store's death and restart (rules 1, 4)", Needs::ServerProcess, dies),
 ];
 
