@@ -19,8 +19,8 @@ pub enum Fault {
     SlowDown,
     /// The connection is reset as soon as the request's head is there; nothing is done.
     Reset,
-    /// No answer, until the client leaves; nothing is done. With `ms`: for that long, and then all is as if nothing
-    /// had been, so that a request may take effect when nobody waits for it any more.
+    /// No answer, until the client leaves; nothing is done. With `ms`: for that long, and then it is done and answered,
+    /// also when the client has left, so that a request may take effect when nobody waits for it any more.
     Hang,
     /// The answer says its length and ends after half of it. GET and LIST only.
     Truncate,

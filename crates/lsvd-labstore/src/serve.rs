@@ -1,7 +1,8 @@
 //! Connections and requests: takes them, waits as the line demands, lets faults strike, and answers.
 //!
 //! Knows HTTP through hyper; the objects, rules and counters are rooms of their own. Invariants: a request takes effect
-//! after its last byte came and its latency is over, in one step, or not at all; a fault that strikes before is without
+//! after its last byte came and its latency is over, in one step, or not at all, and not at all if its client left before
+//! (but for a hang that ends); a fault that strikes before is without
 //! effect; nothing that a client sends makes the server panic.
 
 use std::io;
@@ -120,7 +121,6 @@ async fn answer(
     };
     match strike {
         Some(Strike { fault: Fault::Reset, .. }) => return cut(tally, Outcome::Reset),
-        Some(Strike { fault: Fault::Hang, time: Some(time) }) => sleep(time).await,
         Some(Strike { fault: Fault::Hang, time: None }) => std::future::pending().await,
         _ => {}
     }
@@ -130,7 +130,18 @@ async fn answer(
             if !latency.is_zero() {
                 sleep(latency).await;
             }
-            call.and_then(|call| carry_out(&lab, &call, body, strike))
+            match strike {
+                // A task of its own: it takes effect, whether or not the client waits that long.
+                Some(Strike { fault: Fault::Hang, time: Some(time) }) => {
+                    let lab = Arc::clone(&lab);
+                    let late = async move {
+                        sleep(time).await;
+                        call.and_then(|call| carry_out(&lab, &call, body, strike))
+                    };
+                    tokio::spawn(late).await.map_err(|_| Cut)?
+                }
+                _ => call.and_then(|call| carry_out(&lab, &call, body, strike)),
+            }
         }
         Err(refusal) => Err(refusal),
     };

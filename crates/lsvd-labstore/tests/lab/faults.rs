@@ -67,6 +67,19 @@ async fn a_hang_with_an_end_is_answered_late() {
     assert!(began.elapsed() >= Duration::from_millis(200));
 }
 
+/// As a PUT of a writer that another has taken over from.
+#[tokio::test]
+async fn a_hang_with_an_end_takes_effect_when_nobody_waits() {
+    let lab = lab().await;
+    lab.add_fault(Rule::new(Fault::Hang).count(1).ms(600));
+    let limit = Duration::from_millis(200);
+    let error = plain().put(k(&lab)).body("late").timeout(limit).send().await.unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    assert_eq!(lab.stats().objects, 0);
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    assert_eq!(plain().get(k(&lab)).send().await.unwrap().text().await.unwrap(), "late");
+}
+
 #[tokio::test]
 async fn a_truncated_body_is_half_of_what_it_says() {
     let lab = lab().await;
@@ -108,12 +121,12 @@ async fn a_stale_listing_leaves_out_what_is_young() {
     let lab = lab().await;
     let bucket = bucket(&lab, "");
     bucket.create("log/1", "x".into()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
     bucket.create("log/2", "x".into()).await.unwrap();
-    lab.add_fault(Rule::new(Fault::StaleListing).ms(300));
+    lab.add_fault(Rule::new(Fault::StaleListing).ms(1_000));
     let names = |listed: Vec<lsvd_backend::Listed>| listed.into_iter().map(|l| l.name).collect::<Vec<_>>();
     assert_eq!(names(bucket.list("log", None).await.unwrap()), ["log/1"]);
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert_eq!(names(bucket.list("log", None).await.unwrap()), ["log/1", "log/2"]);
 }
 

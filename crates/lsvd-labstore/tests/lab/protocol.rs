@@ -155,3 +155,14 @@ async fn garbage_does_no_harm() {
     assert_eq!(bucket.read_head("k", 10).await.unwrap(), None, "no part of a body is an object");
     assert_eq!(bucket.create("k", "x".into()).await.unwrap(), Created::Done);
 }
+
+#[tokio::test]
+async fn a_store_that_is_dropped_is_gone() {
+    let lab = lab().await;
+    let client = plain();
+    let url = format!("{}/lab/k", lab.endpoint());
+    assert_eq!(client.put(&url).body("x").send().await.unwrap().status(), 200);
+    drop(lab);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(client.get(&url).send().await.is_err());
+}
