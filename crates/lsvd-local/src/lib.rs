@@ -1,4 +1,12 @@
 //! What lives on the local SSD: the journal, which must survive, and the chunk cache, which may vanish.
 //!
-//! Neither is furnished yet: a volume flushes to its store, and caches in memory. Knows neither the map nor the
-//! network.
+//! The journal is a library so far: no volume uses it yet, and the cache is in memory only. Knows neither the map nor
+//! the network, and no tasks: its calls block, and whoever drives it gives it a thread.
+
+mod error;
+mod files;
+mod journal;
+
+pub use error::JournalError;
+pub use files::{Directory, Files};
+pub use journal::{Journal, JournalWriter, Limits, Written};

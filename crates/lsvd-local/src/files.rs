@@ -1,0 +1,159 @@
+//! The one seam to the disk: a directory of files that are written, synced and read, and nothing else.
+//!
+//! Real ones here; the simulator and the tests put an SSD behind it that forgets what was not synced. Knows nothing of
+//! records.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// A directory's files, by name. What is not synced may be lost in a crash, in any part and order; a name that was made
+/// or removed is durable after [`Files::sync_names`].
+pub trait Files {
+    /// The names of all files.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn names(&self) -> io::Result<Vec<String>>;
+    /// Makes an empty file, or empties the one that is there.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn create(&mut self, name: &str) -> io::Result<()>;
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn len(&self, name: &str) -> io::Result<u64>;
+    /// Reads what there is from `offset` on, at most as much as `buffer` takes; gives how much. Less only at the end.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn read(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// The disk's; [`ErrorKind::StorageFull`] if there is no room, and then any part may have been written.
+    fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Cuts a file off.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn truncate(&mut self, name: &str, length: u64) -> io::Result<()>;
+    /// Makes a file's bytes and length durable.
+    ///
+    /// # Errors
+    /// The disk's: then nobody knows what it holds, and no later call mends that.
+    fn sync(&mut self, name: &str) -> io::Result<()>;
+    /// Makes the directory's names durable.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn sync_names(&mut self) -> io::Result<()>;
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn remove(&mut self, name: &str) -> io::Result<()>;
+}
+
+/// A directory of this host, locked for this process while it lives.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    /// Holds the lock.
+    _lock: File,
+    /// The file that was used last: appends go to one file for a long time.
+    open: Option<(String, File)>,
+}
+
+/// Name of the file whose lock says that the journal is in use.
+const LOCK: &str = "lock";
+
+impl Directory {
+    /// Opens a directory and locks it; makes it, durably, if it is not there.
+    ///
+    /// # Errors
+    /// The disk's; [`ErrorKind::ResourceBusy`] if another process has the lock.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let missing: Vec<&Path> = path.ancestors().take_while(|above| !above.exists()).collect();
+        std::fs::create_dir_all(path)?;
+        for made in missing.iter().filter_map(|made| made.parent()) {
+            let above = if made.as_os_str().is_empty() { Path::new(".") } else { made };
+            File::open(above)?.sync_all()?;
+        }
+        let lock = OpenOptions::new().create(true).append(true).open(path.join(LOCK))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => ErrorKind::ResourceBusy.into(),
+            TryLockError::Error(error) => error,
+        })?;
+        Ok(Self { path: path.to_owned(), _lock: lock, open: None })
+    }
+
+    fn file(&mut self, name: &str) -> io::Result<&File> {
+        if self.open.as_ref().is_none_or(|(open, _)| open != name) {
+            let file = OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
+            self.open = Some((name.to_owned(), file));
+        }
+        match &self.open {
+            Some((_, file)) => Ok(file),
+            None => Err(ErrorKind::NotFound.into()),
+        }
+    }
+}
+
+impl Files for Directory {
+    fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            // What is not text was not named by a journal.
+            names.extend(entry?.file_name().into_string().ok().filter(|name| name != LOCK));
+        }
+        Ok(names)
+    }
+
+    fn create(&mut self, name: &str) -> io::Result<()> {
+        self.open = None;
+        File::create(self.path.join(name)).map(|_| ())
+    }
+
+    fn len(&self, name: &str) -> io::Result<u64> {
+        Ok(std::fs::metadata(self.path.join(name))?.len())
+    }
+
+    fn read(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let file = File::open(self.path.join(name))?;
+        let mut got = 0;
+        while got < buffer.len() {
+            match file.read_at(&mut buffer[got..], offset + got as u64) {
+                Ok(0) => break,
+                Ok(count) => got += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(got)
+    }
+
+    fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file(name)?.write_all_at(bytes, offset)
+    }
+
+    fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
+        self.file(name)?.set_len(length)
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        self.file(name)?.sync_data()
+    }
+
+    fn sync_names(&mut self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.open = None;
+        std::fs::remove_file(self.path.join(name))
+    }
+}

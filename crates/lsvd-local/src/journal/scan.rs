@@ -1,0 +1,162 @@
+//! Reading segments back: which records count, where each segment ends, and whether what is missing was ever promised.
+//!
+//! Knows bytes and numbers; changes nothing.
+
+use lsvd_format::journal::{MAGIC, RECORD_DATA_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader};
+use lsvd_format::{JournalId, VolumeId};
+
+use super::{damaged, failed, segment_name};
+use crate::error::JournalError;
+use crate::files::Files;
+
+const HEADER_LEN: usize = 128;
+const _: () = assert!(HEADER_LEN as u64 == RECORD_HEADER_BYTES);
+/// Bytes that are searched at a time for records behind the end.
+const SEARCH_LEN: usize = 1 << 20;
+
+/// The state of a replay between segments.
+#[derive(Debug)]
+pub(super) struct Scan {
+    id: JournalId,
+    volume: VolumeId,
+    /// The first record that is wanted.
+    wanted: u64,
+    /// The record that comes next; `None` before the first segment.
+    next: Option<u64>,
+    /// Where the run of records ended: a missing record, its file and offset.
+    broken: Option<(u64, String, u64)>,
+    /// First record and length in bytes of what counts of each segment.
+    ends: Vec<(u64, u64)>,
+}
+
+impl Scan {
+    pub(super) fn new(id: JournalId, volume: VolumeId, wanted: u64) -> Self {
+        Self { id, volume, wanted, next: None, broken: None, ends: Vec::new() }
+    }
+
+    /// The last record that counts: at least the one before the first that is wanted.
+    pub(super) fn last(&self) -> u64 {
+        self.next.map_or(0, |next| next - 1).max(self.wanted - 1)
+    }
+
+    /// The last record that is there; 0 for none.
+    pub(super) fn last_on_disk(&self) -> u64 {
+        self.next.map_or(0, |next| next - 1)
+    }
+
+    /// The file in which the run of records ends.
+    pub(super) fn end_name(&self) -> String {
+        self.ends.last().map_or_else(|| "identity".to_owned(), |(first, _)| segment_name(*first))
+    }
+
+    /// Where in that file, in bytes.
+    pub(super) fn end_offset(&self) -> u64 {
+        self.ends.last().map_or(0, |(_, end)| *end)
+    }
+
+    pub(super) fn ends(&self) -> &[(u64, u64)] {
+        &self.ends
+    }
+
+    /// Reads a segment; `following` is the first record of the one after it.
+    pub(super) fn segment<F: Files>(
+        &mut self,
+        files: &F,
+        first: u64,
+        following: Option<u64>,
+        take: &mut impl FnMut(&RecordHeader, &[u8]),
+    ) -> Result<(), JournalError> {
+        let name = segment_name(first);
+        let length = files.len(&name).map_err(failed("examine", &name))?;
+        let mut offset = 0;
+        // A first segment that begins too late leaves a gap before it.
+        self.next.get_or_insert(first.min(self.wanted));
+        while self.broken.is_none() {
+            let expected = self.next.unwrap_or(first);
+            let Some((header, data)) = self.record(files, &name, offset, length, expected)? else { break };
+            if expected >= self.wanted {
+                take(&header, &data);
+            }
+            offset += RECORD_HEADER_BYTES + header.payload_bytes();
+            self.next = Some(expected + 1);
+        }
+        if self.broken.is_none() {
+            self.ends.push((first, offset));
+            if following != self.next {
+                self.broken = Some((self.next.unwrap_or(first), name.clone(), offset));
+            }
+        }
+        self.refuse_a_loss(files, &name, offset, length)
+    }
+
+    /// The record `expected` at `offset`, if it is there and whole.
+    fn record<F: Files>(
+        &self,
+        files: &F,
+        name: &str,
+        offset: u64,
+        length: u64,
+        expected: u64,
+    ) -> Result<Option<(RecordHeader, Vec<u8>)>, JournalError> {
+        let mut head = [0; HEADER_LEN];
+        if files.read(name, offset, &mut head).map_err(failed("read", name))? < HEADER_LEN {
+            return Ok(None);
+        }
+        let Ok(header) = RecordHeader::decode(&head) else { return Ok(None) };
+        if header.journal != self.id || header.record != expected {
+            return Ok(None);
+        }
+        if header.volume != self.volume {
+            let reason = format!("record {expected} is of another volume, {}", header.volume);
+            return Err(damaged(name, offset, reason));
+        }
+        let payload_bytes = header.payload_bytes();
+        if payload_bytes > RECORD_DATA_BYTES_MAX || offset + RECORD_HEADER_BYTES + payload_bytes > length {
+            return Ok(None);
+        }
+        let mut data = vec![0; usize::try_from(payload_bytes).expect("checked against the most")];
+        let got = files.read(name, offset + RECORD_HEADER_BYTES, &mut data).map_err(failed("read", name))?;
+        let whole = got == data.len() && header.verify_payload(&data).is_ok();
+        Ok(whole.then_some((header, data)))
+    }
+
+    /// Behind the end of the run: a record that says that the missing one had been synced means a loss.
+    fn refuse_a_loss<F: Files>(
+        &self,
+        files: &F,
+        name: &str,
+        from: u64,
+        length: u64,
+    ) -> Result<(), JournalError> {
+        let Some((missing, file, at)) = &self.broken else { return Ok(()) };
+        // What the log contains may be missing.
+        let missing = (*missing).max(self.wanted);
+        let mut offset = from;
+        let left = usize::try_from(length.saturating_sub(from)).unwrap_or(SEARCH_LEN);
+        let mut buffer = vec![0; left.min(SEARCH_LEN)];
+        while offset < length {
+            let got = files.read(name, offset, &mut buffer).map_err(failed("read", name))?;
+            let bytes = &buffer[..got];
+            for found in bytes.windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC) {
+                let mut head = [0; HEADER_LEN];
+                let read =
+                    files.read(name, offset + found.0 as u64, &mut head).map_err(failed("read", name))?;
+                let Ok(header) = RecordHeader::decode(&head[..read]) else { continue };
+                if header.journal == self.id && header.record > missing && header.synced >= missing {
+                    let (later, synced) = (header.record, header.synced);
+                    let reason = format!(
+                        "record {missing} is missing, though record {later} in '{name}' says that all up to {synced} had \
+                         been synced"
+                    );
+                    return Err(damaged(file, *at, reason));
+                }
+            }
+            if got < buffer.len() || got < MAGIC.len() {
+                break;
+            }
+            // A magic may lie across the border.
+            offset += (got - (MAGIC.len() - 1)) as u64;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,274 @@
+//! Writing: records into segments, one sync for all that were written, and segments removed when the log has them.
+//!
+//! Knows no threads: whoever calls from one writes what has come in while the last sync ran, then syncs once.
+
+use std::io::ErrorKind;
+
+use lsvd_format::journal::{RECORD_HEADER_BYTES, RecordHeader, RecordKind, payload_checksum};
+use lsvd_format::{Epoch, JournalId, VolumeId, WriterId};
+
+use super::{SYNCED, SYNCED_SLOTS, failed, segment_name, synced_slot};
+use crate::error::JournalError;
+use crate::files::Files;
+
+/// Ceilings of a journal.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A segment is ended when it holds this many bytes.
+    pub segment_bytes: u64,
+    /// All segments together hold at most this many bytes.
+    pub bytes_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20, bytes_max: 8 << 30 }
+    }
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is written, and durable after the next [`JournalWriter::sync`].
+    Done,
+    /// There is no room: write it again after a release, or skip it if the log contains it by then.
+    Full,
+}
+
+/// The end of a journal, where records are appended.
+#[derive(Debug)]
+pub struct JournalWriter<F> {
+    files: F,
+    id: JournalId,
+    volume: VolumeId,
+    limits: Limits,
+    /// The last record that was written, or that the log contained at the opening.
+    last: u64,
+    /// The last record on the disk: what does not follow it begins a segment.
+    on_disk: u64,
+    /// The last record that is durable.
+    synced: u64,
+    /// The log contains all up to this one.
+    released: u64,
+    /// First record and length in bytes of each segment, ascending.
+    segments: Vec<(u64, u64)>,
+    /// Segments that hold what is not synced.
+    dirty: Vec<u64>,
+    /// A segment was made since the names were synced.
+    names_dirty: bool,
+    failed: bool,
+    /// How often the file that says how far it was synced has been written.
+    marks: usize,
+}
+
+impl<F: Files> JournalWriter<F> {
+    pub(super) fn new(
+        files: F,
+        id: JournalId,
+        volume: VolumeId,
+        limits: Limits,
+        (last, on_disk): (u64, u64),
+        segments: Vec<(u64, u64)>,
+    ) -> Result<Self, JournalError> {
+        let dirty = segments.iter().map(|(first, _)| *first).collect();
+        let (synced, released, names_dirty) = (0, 0, true);
+        let mut writer = Self {
+            files,
+            id,
+            volume,
+            limits,
+            last,
+            on_disk,
+            synced,
+            released,
+            segments,
+            dirty,
+            names_dirty,
+            failed: false,
+            marks: 0,
+        };
+        // What replay found may have been written and not synced by the process before: durable it is only now.
+        if !writer.files.names().map_err(failed("list", "."))?.iter().any(|name| name == SYNCED) {
+            writer.files.create(SYNCED).map_err(failed("create", SYNCED))?;
+        }
+        writer.sync()?;
+        Ok(writer)
+    }
+
+    /// The last record that was written, or that the log contained when the journal was opened.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Bytes of all segments.
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Appends record `record`: `data` for [`RecordKind::Data`], else nothing. A number that skips some says that the log
+    /// contains those.
+    ///
+    /// # Errors
+    /// The disk's, and from then on [`JournalError::Failed`].
+    ///
+    /// # Panics
+    /// If the number is not above the last one, or skips what was not released.
+    pub fn write(
+        &mut self,
+        record: u64,
+        (epoch, writer): (Epoch, WriterId),
+        kind: RecordKind,
+        (start_bytes, length_bytes): (u64, u64),
+        data: &[u8],
+    ) -> Result<Written, JournalError> {
+        self.check()?;
+        assert!(record > self.last, "record {record} after {}", self.last);
+        assert!(
+            record == self.last + 1 || record <= self.released + 1,
+            "record {record} skips what is not released"
+        );
+        let header = RecordHeader {
+            journal: self.id,
+            volume: self.volume,
+            epoch,
+            writer,
+            record,
+            kind,
+            start_bytes,
+            length_bytes,
+            payload_checksum: match kind {
+                RecordKind::Data => payload_checksum(self.id, record, data),
+                RecordKind::Zero | RecordKind::Trim => 0,
+            },
+            synced: self.synced.min(record - 1),
+        };
+        let record_bytes = RECORD_HEADER_BYTES + data.len() as u64;
+        if self.bytes() + record_bytes > self.limits.bytes_max {
+            return Ok(Written::Full);
+        }
+        let ended = self.segments.last().is_none_or(|(_, bytes)| *bytes >= self.limits.segment_bytes);
+        let follows = record == self.on_disk + 1;
+        if (ended || !follows) && !self.begin_segment(record)? {
+            return Ok(Written::Full);
+        }
+        let Some((first, offset)) = self.segments.last().copied() else { return Err(JournalError::Failed) };
+        let name = segment_name(first);
+        // Marked before the bytes are there, so that no sync passes it over.
+        if !self.dirty.contains(&first) {
+            self.dirty.push(first);
+        }
+        let mut bytes = Vec::with_capacity(header.encode().len() + data.len());
+        bytes.extend_from_slice(&header.encode());
+        bytes.extend_from_slice(data);
+        let written = self.files.write(&name, offset, &bytes);
+        if !self.took(written, &name)? {
+            return Ok(Written::Full);
+        }
+        if let Some((_, length)) = self.segments.last_mut() {
+            *length += record_bytes;
+        }
+        self.last = record;
+        self.on_disk = record;
+        Ok(Written::Done)
+    }
+
+    /// Makes a segment; `false` if there is no room.
+    fn begin_segment(&mut self, first: u64) -> Result<bool, JournalError> {
+        // An empty one that was begun before there was no room.
+        if self.segments.last().is_some_and(|segment| *segment == (first, 0)) {
+            return Ok(true);
+        }
+        // The one before is synced while it is at hand, so that a later sync is of one file.
+        if !self.dirty.is_empty() {
+            self.sync()?;
+        }
+        let name = segment_name(first);
+        let made = self.files.create(&name);
+        if !self.took(made, &name)? {
+            return Ok(false);
+        }
+        self.names_dirty = true;
+        self.segments.push((first, 0));
+        Ok(true)
+    }
+
+    /// Whether it was done; not for want of room, or failed for good.
+    fn took(&mut self, result: std::io::Result<()>, name: &str) -> Result<bool, JournalError> {
+        match result {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                Ok(false)
+            }
+            Err(error) => {
+                self.failed = true;
+                Err(failed("write", name)(error))
+            }
+        }
+    }
+
+    /// Makes all that was written durable; gives the last record.
+    ///
+    /// # Errors
+    /// The disk's: nobody knows then what it holds, and from then on it is [`JournalError::Failed`]. A sync that failed is
+    /// never made again, as the next one would succeed without the bytes.
+    pub fn sync(&mut self) -> Result<u64, JournalError> {
+        self.check()?;
+        // Until it has succeeded.
+        self.failed = true;
+        for first in std::mem::take(&mut self.dirty) {
+            let name = segment_name(first);
+            self.files.sync(&name).map_err(failed("sync", &name))?;
+        }
+        if std::mem::take(&mut self.names_dirty) {
+            self.files.sync_names().map_err(failed("sync the names of", "."))?;
+        }
+        self.failed = false;
+        self.synced = self.last;
+        self.marks += 1;
+        let slot = synced_slot(self.id, self.synced);
+        if let Err(error) = self.files.write(SYNCED, SYNCED_SLOTS[self.marks % 2], &slot)
+            && !matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        {
+            // The records are durable all the same; but a disk that fails is not written to any more.
+            self.failed = true;
+        }
+        Ok(self.last)
+    }
+
+    /// The log contains all records up to `record`: removes the segments that hold no others.
+    ///
+    /// # Errors
+    /// The disk's; the segment is then removed when the journal is opened again.
+    pub fn release(&mut self, record: u64) -> Result<(), JournalError> {
+        self.released = self.released.max(record);
+        while let [(first, _), rest @ ..] = &self.segments[..] {
+            let last = rest.first().map_or(self.last, |(next, _)| next - 1);
+            // The last one takes further records, unless it is full.
+            let in_use = rest.is_empty() && self.segments[0].1 < self.limits.segment_bytes;
+            if last > self.released || in_use {
+                break;
+            }
+            let first = *first;
+            let name = segment_name(first);
+            self.segments.remove(0);
+            self.dirty.retain(|dirty| *dirty != first);
+            self.files.remove(&name).map_err(failed("remove", &name))?;
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), JournalError> {
+        if self.failed { Err(JournalError::Failed) } else { Ok(()) }
+    }
+
+    /// The files: what a crash leaves.
+    #[cfg(test)]
+    pub(super) fn into_files(self) -> F {
+        self.files
+    }
+
+    #[cfg(test)]
+    pub(super) fn files_mut(&mut self) -> &mut F {
+        &mut self.files
+    }
+}
