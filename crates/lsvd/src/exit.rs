@@ -93,14 +93,19 @@ fn of_store(error: &lsvd_backend::Error) -> Exit {
 /// What the user can do next, where the error itself does not say so.
 pub(crate) fn help(error: &anyhow::Error) -> Option<&'static str> {
     use lsvd_volume::Error;
+    const ABSENT: &str = "check the URL; a bucket must be there before, a directory is made by `lsvd create`";
+    let absent = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(lsvd_backend::Error::NotFound { .. }))
+    };
+    if error.chain().any(absent) {
+        return Some(ABSENT);
+    }
     error.chain().find_map(|cause| cause.downcast_ref::<Error>()).and_then(|error| match error {
         Error::Newer { .. } => Some("a newer lsvd wrote this: use that one; nothing was changed"),
         Error::Corrupt { .. } => {
             Some("nothing was changed; restore the object, or serve what is whole with --read-only")
         }
-        Error::Store { source: lsvd_backend::Error::NotFound { .. }, .. } => {
-            Some("check the URL; a bucket must be there before, a directory is made by `lsvd create`")
-        }
+        Error::Store { source: lsvd_backend::Error::NotFound { .. }, .. } => Some(ABSENT),
         Error::InUse { .. } => Some(
             "stop the other daemon, which closes the volume, or wait; without --if-free it is taken over, and the other \
              daemon is fenced",

@@ -46,6 +46,10 @@ struct Served {
 /// # Errors
 /// If a socket can not be bound or a volume not opened; nothing is served then.
 pub(crate) async fn run(arguments: Serve) -> anyhow::Result<Exit> {
+    // The command line first: what is wrong with it is no matter of any store.
+    if !arguments.listen.is_empty() {
+        listen::addresses(&arguments.listen, &[], arguments.allow_remote)?;
+    }
     let places = places(&arguments)?;
     let names: Vec<&str> = places.iter().map(|place| place.name.as_str()).collect();
     let addresses = listen::addresses(&arguments.listen, &names, arguments.allow_remote)?;
