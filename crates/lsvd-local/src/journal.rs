@@ -14,7 +14,7 @@ mod tests;
 mod writer;
 
 use lsvd_format::journal::RecordHeader;
-use lsvd_format::{JournalId, VolumeId};
+use lsvd_format::{JournalId, NUMBER_MAX, VolumeId};
 
 pub use self::writer::{JournalWriter, Limits, Written};
 use crate::error::JournalError;
@@ -126,8 +126,6 @@ impl<F: Files> Journal<F> {
             None if segments.is_empty() => {
                 // None, or one whose beginning was cut short by a crash: no segment was ever made.
                 files.create(IDENTITY).map_err(failed("create", IDENTITY))?;
-                let line = identity_line(new, volume);
-                files.write(IDENTITY, 0, line.as_bytes()).map_err(failed("write", IDENTITY))?;
                 new
             }
             None => {
@@ -138,7 +136,8 @@ impl<F: Files> Journal<F> {
                 ));
             }
         };
-        // Also one that was found: who wrote it may have been killed before it was durable.
+        // Also one that was found: who wrote it may have been killed, or its sync may have failed, before it was durable.
+        files.write(IDENTITY, 0, identity_line(id, volume).as_bytes()).map_err(failed("write", IDENTITY))?;
         files.sync(IDENTITY).map_err(failed("sync", IDENTITY))?;
         files.sync_names().map_err(failed("sync the names of", "."))?;
         Ok(Self { files, id, volume, segments })
@@ -162,21 +161,27 @@ impl<F: Files> Journal<F> {
         limits: Limits,
         mut take: impl FnMut(&RecordHeader, &[u8]),
     ) -> Result<JournalWriter<F>, JournalError> {
+        if contained >= NUMBER_MAX {
+            let reason =
+                format!("the volume's log says that it contains record {contained}, which can not be");
+            return Err(damaged(IDENTITY, 0, reason));
+        }
         // The last segment that begins at or below the first record of interest: all before it are contained.
         let next = contained + 1;
+        let promised = read_synced(&self.files, self.id)?;
         let first = self.segments.iter().rposition(|first| *first <= next);
-        let mut found = scan::Scan::new(self.id, self.volume, next);
+        let mut found = scan::Scan::new(self.id, self.volume, next, promised);
         for (at, segment) in self.segments.iter().enumerate().skip(first.unwrap_or(0)) {
             let following = self.segments.get(at + 1).copied();
             found.segment(&self.files, *segment, following, &mut take)?;
         }
         let last = found.last();
-        let promised = read_synced(&self.files, self.id)?;
         if last < promised {
             let reason =
                 format!("all records up to {promised} had been synced, and {last} is the last one there is");
             return Err(damaged(&found.end_name(), found.end_offset(), reason));
         }
+        found.write_again(&mut self.files)?;
         for (segment, end) in found.ends() {
             let name = segment_name(*segment);
             if self.files.len(&name).map_err(failed("examine", &name))? > *end {

@@ -2,8 +2,10 @@
 //!
 //! Knows bytes and numbers; changes nothing.
 
+use std::collections::VecDeque;
+
 use lsvd_format::journal::{MAGIC, RECORD_DATA_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader};
-use lsvd_format::{JournalId, VolumeId};
+use lsvd_format::{DecodeError, JournalId, VolumeId};
 
 use super::{damaged, failed, segment_name};
 use crate::error::JournalError;
@@ -27,11 +29,17 @@ pub(super) struct Scan {
     broken: Option<(u64, String, u64)>,
     /// First record and length in bytes of what counts of each segment.
     ends: Vec<(u64, u64)>,
+    /// All records up to here are known to have been synced.
+    promised: u64,
+    /// Records above that: number, segment, offset.
+    unpromised: VecDeque<(u64, u64, u64)>,
 }
 
 impl Scan {
-    pub(super) fn new(id: JournalId, volume: VolumeId, wanted: u64) -> Self {
-        Self { id, volume, wanted, next: None, broken: None, ends: Vec::new() }
+    /// `promised` is the last record that is known to have been synced.
+    pub(super) fn new(id: JournalId, volume: VolumeId, wanted: u64, promised: u64) -> Self {
+        let (ends, unpromised) = (Vec::new(), VecDeque::new());
+        Self { id, volume, wanted, next: None, broken: None, ends, promised, unpromised }
     }
 
     /// The last record that counts: at least the one before the first that is wanted.
@@ -74,6 +82,11 @@ impl Scan {
         while self.broken.is_none() {
             let expected = self.next.unwrap_or(first);
             let Some((header, data)) = self.record(files, &name, offset, length, expected)? else { break };
+            self.promised = self.promised.max(header.synced);
+            self.unpromised.push_back((expected, first, offset));
+            while self.unpromised.front().is_some_and(|(record, ..)| *record <= self.promised) {
+                self.unpromised.pop_front();
+            }
             if expected >= self.wanted {
                 take(&header, &data);
             }
@@ -89,6 +102,28 @@ impl Scan {
         self.refuse_a_loss(files, &name, offset, length)
     }
 
+    /// Writes what may never have been synced once more, the same bytes to the same place. What was read may be in the
+    /// system's memory alone: after a sync that failed it forgets that it has to write those pages, and a later sync would
+    /// succeed without them.
+    pub(super) fn write_again<F: Files>(&self, files: &mut F) -> Result<(), JournalError> {
+        for (record, segment, offset) in &self.unpromised {
+            let name = segment_name(*segment);
+            let length = files.len(&name).map_err(failed("examine", &name))?;
+            let Some((header, data)) = self.record(files, &name, *offset, length, *record)? else {
+                return Err(damaged(
+                    &name,
+                    *offset,
+                    format!("record {record} was there, and is not any more"),
+                ));
+            };
+            let mut bytes = Vec::with_capacity(HEADER_LEN + data.len());
+            bytes.extend_from_slice(&header.encode());
+            bytes.extend_from_slice(&data);
+            files.write(&name, *offset, &bytes).map_err(failed("write", &name))?;
+        }
+        Ok(())
+    }
+
     /// The record `expected` at `offset`, if it is there and whole.
     fn record<F: Files>(
         &self,
@@ -102,7 +137,15 @@ impl Scan {
         if files.read(name, offset, &mut head).map_err(failed("read", name))? < HEADER_LEN {
             return Ok(None);
         }
-        let Ok(header) = RecordHeader::decode(&head) else { return Ok(None) };
+        let header = match RecordHeader::decode(&head) {
+            Ok(header) => header,
+            // Its checksum is sound: it is no torn tail.
+            Err(DecodeError::Newer { what }) => {
+                let reason = format!("it holds {what}: use the newer lsvd that wrote it");
+                return Err(damaged(name, offset, reason));
+            }
+            Err(_) => return Ok(None),
+        };
         if header.journal != self.id || header.record != expected {
             return Ok(None);
         }

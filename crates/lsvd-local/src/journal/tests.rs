@@ -95,7 +95,10 @@ fn what_was_synced_survives_every_crash() {
                                 attempted = record;
                                 write(&mut writer, record, generation).map(|_| ())
                             }
-                            6..9 => writer.sync().map(|last| synced = synced.max(last)),
+                            6..9 => {
+                                writer.files_mut().sync_fails = chance.below(20) == 0;
+                                writer.sync().map(|last| synced = synced.max(last))
+                            }
                             _ => {
                                 contained += chance.below(writer.last() - contained + 1);
                                 synced = synced.max(contained);
@@ -110,7 +113,7 @@ fn what_was_synced_survives_every_crash() {
                 Err(error) => panic!("seed {seed}: {error}"),
             }
             // A process that is killed leaves the system's cache as it is, and the power fails later.
-            ssd.operations_left = u64::MAX;
+            (ssd.operations_left, ssd.sync_fails) = (u64::MAX, false);
             if chance.below(3) > 0 {
                 ssd = ssd.crash(&mut chance);
             }
@@ -211,6 +214,76 @@ fn a_failed_sync_is_for_good() {
     writer.files_mut().sync_fails = false;
     assert!(matches!(writer.sync(), Err(JournalError::Failed)));
     assert!(matches!(write(&mut writer, 2, 0), Err(JournalError::Failed)));
+}
+
+/// Nor by a new process: what the system reads back after a sync that failed may be in its memory alone. What an opening
+/// hands out is on the disk.
+#[test]
+fn what_a_failed_sync_left_in_memory_is_written_again() {
+    let (mut writer, _) = open(Ssd::new(), 0, LIMITS).unwrap();
+    for record in 1..=6 {
+        write(&mut writer, record, 0).unwrap();
+        if record == 3 {
+            writer.sync().unwrap();
+        }
+    }
+    writer.files_mut().sync_fails = true;
+    writer.sync().unwrap_err();
+    let mut ssd = writer.into_files();
+    ssd.sync_fails = false;
+    let (writer, replayed) = open(ssd, 0, LIMITS).unwrap();
+    assert_eq!(replayed.len(), 6);
+    for seed in 0..50 {
+        let after = writer.files().clone().crash(&mut Chance(seed));
+        assert_eq!(open(after, 0, LIMITS).unwrap().1, replayed);
+    }
+}
+
+/// A record that a newer program wrote is no torn tail: it is left as it is.
+#[test]
+fn a_newer_record_is_not_cut_off() {
+    let mut ssd = twelve();
+    let name = segment_name(1);
+    let mut head = [0; 128];
+    ssd.read(&name, 0, &mut head).unwrap();
+    // A flag that is not known yet, with a sound checksum: offsets as in docs/format.md.
+    head[15] = 1;
+    let seed = crc32c::crc32c_append(crc32c::crc32c(&ID.0), &1_u64.to_le_bytes());
+    let checksum = crc32c::crc32c_append(seed, &head[12..]);
+    head[8..12].copy_from_slice(&checksum.to_le_bytes());
+    assert!(matches!(RecordHeader::decode(&head), Err(lsvd_format::DecodeError::Newer { .. })));
+    ssd.overwrite(&name, 0, &head);
+    ssd.remove(SYNCED).unwrap();
+    let before = ssd.len(&name).unwrap();
+    let error = open(&mut ssd, 0, LIMITS).expect_err("it is newer");
+    assert!(error.to_string().contains("newer lsvd"), "{error}");
+    assert_eq!(ssd.len(&name).unwrap(), before);
+}
+
+/// A ceiling that is not a multiple of a segment's length does not stop a journal in which nothing is needed.
+#[test]
+fn a_journal_of_released_records_takes_more() {
+    for bytes_max in [8000, 9000, 12_000, 20_000, 40_000] {
+        let (mut writer, _) = open(Ssd::new(), 0, Limits { bytes_max, ..LIMITS }).unwrap();
+        let mut record = 1;
+        for _ in 0..200 {
+            while write(&mut writer, record, 0).unwrap() == Written::Done {
+                record += 1;
+            }
+            writer.sync().unwrap();
+            writer.release(record - 1).unwrap();
+            assert_eq!(write(&mut writer, record, 0).unwrap(), Written::Done, "{bytes_max}, {record}");
+            record += 1;
+        }
+    }
+}
+
+/// What the log says comes from outside.
+#[test]
+fn a_log_that_contains_impossible_records_is_refused() {
+    for contained in [u64::MAX, NUMBER_MAX] {
+        assert!(matches!(open(twelve(), contained, LIMITS), Err(JournalError::Damaged { .. })));
+    }
 }
 
 /// Another volume's journal is refused and left as it is.

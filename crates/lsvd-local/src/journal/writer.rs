@@ -112,7 +112,7 @@ impl<F: Files> JournalWriter<F> {
     /// The disk's, and from then on [`JournalError::Failed`].
     ///
     /// # Panics
-    /// If the number is not above the last one, or skips what was not released.
+    /// If the number is not above the last one, or skips what was not released; if the data is not as long as it says.
     pub fn write(
         &mut self,
         record: u64,
@@ -126,6 +126,11 @@ impl<F: Files> JournalWriter<F> {
         assert!(
             record == self.last + 1 || record <= self.released + 1,
             "record {record} skips what is not released"
+        );
+        assert_eq!(
+            data.len() as u64,
+            if kind == RecordKind::Data { length_bytes } else { 0 },
+            "the data is whole"
         );
         let header = RecordHeader {
             journal: self.id,
@@ -144,7 +149,11 @@ impl<F: Files> JournalWriter<F> {
         };
         let record_bytes = RECORD_HEADER_BYTES + data.len() as u64;
         if self.bytes() + record_bytes > self.limits.bytes_max {
-            return Ok(Written::Full);
+            if self.last > self.released {
+                return Ok(Written::Full);
+            }
+            // Nothing in it is needed, and the last segment has less room than the ceiling says.
+            self.remove_while(|_| true)?;
         }
         let ended = self.segments.last().is_none_or(|(_, bytes)| *bytes >= self.limits.segment_bytes);
         let follows = record == self.on_disk + 1;
@@ -241,16 +250,20 @@ impl<F: Files> JournalWriter<F> {
     /// The disk's; the segment is then removed when the journal is opened again.
     pub fn release(&mut self, record: u64) -> Result<(), JournalError> {
         self.released = self.released.max(record);
-        while let [(first, _), rest @ ..] = &self.segments[..] {
+        // The last one takes further records, unless it is full.
+        let segment_bytes = self.limits.segment_bytes;
+        self.remove_while(|bytes| bytes >= segment_bytes)
+    }
+
+    /// Removes segments that hold nothing but what was released; the last one if its length in bytes says so.
+    fn remove_while(&mut self, also_the_last: impl Fn(u64) -> bool) -> Result<(), JournalError> {
+        while let [(first, bytes), rest @ ..] = &self.segments[..] {
             let last = rest.first().map_or(self.last, |(next, _)| next - 1);
-            // The last one takes further records, unless it is full.
-            let in_use = rest.is_empty() && self.segments[0].1 < self.limits.segment_bytes;
-            if last > self.released || in_use {
+            if last > self.released || rest.is_empty() && !also_the_last(*bytes) {
                 break;
             }
-            let first = *first;
-            let name = segment_name(first);
-            self.segments.remove(0);
+            let name = segment_name(*first);
+            let first = self.segments.remove(0).0;
             self.dirty.retain(|dirty| *dirty != first);
             self.files.remove(&name).map_err(failed("remove", &name))?;
         }
@@ -265,6 +278,11 @@ impl<F: Files> JournalWriter<F> {
     #[cfg(test)]
     pub(super) fn into_files(self) -> F {
         self.files
+    }
+
+    #[cfg(test)]
+    pub(super) fn files(&self) -> &F {
+        &self.files
     }
 
     #[cfg(test)]
