@@ -62,6 +62,8 @@ struct InFlight {
     batch: Arc<SealedBatch>,
     extents: Vec<Extent>,
     uploaded: bool,
+    /// When its first write was applied.
+    opened_at: Duration,
 }
 
 /// The state of an open volume that is in memory.
@@ -168,6 +170,11 @@ impl Engine {
         self.buffered_bytes
     }
 
+    /// Since when the oldest of them waits, by the clock of the events; `None` if all is durable in the store.
+    pub fn buffered_since(&self) -> Option<Duration> {
+        self.sealed.front().map(|batch| batch.opened_at).or(self.open.opened_at)
+    }
+
     /// Uploads asked for and not done.
     pub fn uploads_in_flight(&self) -> usize {
         self.sealed.iter().take(self.asked).filter(|batch| !batch.uploaded).count()
@@ -196,7 +203,9 @@ impl Engine {
         if self.fenced {
             return self.complete(id, Outcome::Fenced);
         }
+        let drain = matches!(request, Request::Drain);
         match Mutation::new(id, request) {
+            None if drain => self.wait_stored(id),
             None => self.wait_durable(id),
             Some(mutation) => {
                 self.waiting.push_back(mutation);
@@ -216,6 +225,11 @@ impl Engine {
             self.seal_for_waiters();
             return;
         }
+        self.wait_stored(id);
+    }
+
+    /// Completes `id` when the store holds all that is applied by now.
+    fn wait_stored(&mut self, id: RequestId) {
         let target = if self.open.is_empty() {
             SequenceNumber(self.next_number.0 - 1)
         } else {
@@ -307,8 +321,7 @@ impl Engine {
         self.open.held_bytes += mutation.held_bytes();
         for (extent, content) in mutation.into_contents() {
             if let Some(journal) = &mut self.journal {
-                let (record, content) = (journal.number(), content.clone());
-                self.actions.push_back(Action::Journal { record, extent, content });
+                self.actions.extend(journal.records(extent, &content));
             }
             self.put_into_open(now, extent, content);
         }
@@ -395,6 +408,7 @@ impl Engine {
             return;
         }
         let open = std::mem::take(&mut self.open);
+        let opened_at = open.opened_at.unwrap_or(now.monotonic);
         self.open_payload_bytes = 0;
         let for_flush = for_flush || std::mem::take(&mut self.open_wanted);
         self.open_wanted = false;
@@ -410,7 +424,7 @@ impl Engine {
         let journal = self.journal.as_ref().map(Journal::position);
         let header = Header { identity, sealed_unix_ms: now.unix_ms, journal, entries };
         let batch = Arc::new(SealedBatch { header, payload, held_bytes, for_flush });
-        self.sealed.push_back(InFlight { batch, extents, uploaded: false });
+        self.sealed.push_back(InFlight { batch, extents, uploaded: false, opened_at });
         self.next_number = self.next_number.next();
     }
 

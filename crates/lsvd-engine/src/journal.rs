@@ -6,9 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use lsvd_format::{JournalId, JournalPosition};
+use lsvd_format::journal::RECORD_DATA_BYTES_MAX;
+use lsvd_format::{BLOCK_BYTES, Extent, JournalId, JournalPosition};
 
-use crate::request::RequestId;
+use crate::content::Content;
+use crate::interval::Run;
+use crate::request::{Action, RequestId};
 
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -46,6 +49,21 @@ impl Journal {
     /// What a batch contains that is sealed now.
     pub(crate) fn position(&self) -> JournalPosition {
         JournalPosition { journal: self.id, record: self.last }
+    }
+
+    /// Records what was written: in parts, if it is longer than a record can be.
+    pub(crate) fn records(&mut self, extent: Extent, content: &Content) -> Vec<Action> {
+        let part_blocks = match content {
+            Content::Data(_) => RECORD_DATA_BYTES_MAX / BLOCK_BYTES,
+            Content::Zero | Content::Trim => extent.count.0,
+        };
+        let parts = (0..extent.count.0).step_by(usize::try_from(part_blocks).unwrap_or(usize::MAX));
+        let parts = parts.map(|from| {
+            let count = part_blocks.min(extent.count.0 - from);
+            let (extent, content) = (Extent::new(extent.start.0 + from, count), content.part(from, count));
+            Action::Journal { record: self.number(), extent, content }
+        });
+        parts.collect()
     }
 
     /// Gives the next write its record.

@@ -25,5 +25,5 @@ pub use content::Content;
 pub use engine::{Config, Engine};
 pub use map::{ExtentMap, Location, Mapping, ObjectIndex, ObjectRecord, ObjectTable};
 pub use plan::{PlanPiece, Status};
-pub use replay::{Replay, ReplayError};
+pub use replay::{LastData, Replay, ReplayError};
 pub use request::{Action, Event, Now, Outcome, Request, RequestId, SealedBatch};

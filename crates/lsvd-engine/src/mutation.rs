@@ -30,7 +30,7 @@ pub(crate) struct Mutation {
 }
 
 impl Mutation {
-    /// The mutation that a request is; `None` for a flush.
+    /// The mutation that a request is; `None` for a flush or a drain.
     pub(crate) fn new(id: RequestId, request: Request) -> Option<Self> {
         let (offset_bytes, length_bytes, kind, fua) = match request {
             Request::Write { offset_bytes, data, fua } => {
@@ -45,7 +45,7 @@ impl Mutation {
                 let end = (offset_bytes + length_bytes) / BLOCK_BYTES * BLOCK_BYTES;
                 (start, end.saturating_sub(start), Kind::Trim, fua)
             }
-            Request::Flush => return None,
+            Request::Flush | Request::Drain => return None,
         };
         let mut mutation = Self { id, fua, kind, offset_bytes, length_bytes, bases: Vec::new() };
         mutation.bases = mutation.partial_blocks().into_iter().map(|block| (block, None)).collect();

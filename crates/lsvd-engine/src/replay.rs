@@ -5,7 +5,7 @@
 //! breaks one is an error and never the end of the log (rule 4).
 
 use lsvd_format::log_object::{Entry, Header};
-use lsvd_format::{BLOCK_BYTES, Epoch, ObjectIdentity, SequenceNumber, VolumeId};
+use lsvd_format::{BLOCK_BYTES, Epoch, JournalPosition, ObjectIdentity, SequenceNumber, VolumeId};
 
 use crate::apply::apply;
 use crate::map::{ExtentMap, ObjectTable};
@@ -20,9 +20,19 @@ pub struct Replay {
     /// Identity of the last object that was replayed.
     last: Option<ObjectIdentity>,
     objects_processed: u64,
+    last_data: Option<LastData>,
     skipped: Vec<(SequenceNumber, SequenceNumber)>,
     map: ExtentMap,
     objects: ObjectTable,
+}
+
+/// The last object of a log that is no fence: what its writer had stored when the log ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastData {
+    /// When it was sealed, in milliseconds since 1970 by its writer's clock.
+    pub sealed_unix_ms: u64,
+    /// The journal of its writer and the last record that the log contains, if it had one.
+    pub journal: Option<JournalPosition>,
 }
 
 /// Why an object can not be part of this log. Nothing of it was applied.
@@ -40,6 +50,7 @@ impl Replay {
             next: first,
             last: None,
             objects_processed: 0,
+            last_data: None,
             skipped: Vec::new(),
             map: ExtentMap::default(),
             objects: ObjectTable::default(),
@@ -54,6 +65,11 @@ impl Replay {
     /// Number and epoch of the last object that was replayed.
     pub fn last(&self) -> Option<(SequenceNumber, Epoch)> {
         self.last.map(|last| (last.number, last.epoch))
+    }
+
+    /// What the last object that is no fence says; `None` if there is none.
+    pub fn last_data(&self) -> Option<LastData> {
+        self.last_data
     }
 
     /// Objects replayed so far.
@@ -74,6 +90,10 @@ impl Replay {
         self.check(header).map_err(ReplayError)?;
         apply(&mut self.map, &mut self.objects, header);
         self.last = Some(header.identity);
+        if !matches!(header.entries[..], [Entry::Fence { .. }]) {
+            let (sealed_unix_ms, journal) = (header.sealed_unix_ms, header.journal);
+            self.last_data = Some(LastData { sealed_unix_ms, journal });
+        }
         self.next = match header.entries[..] {
             [Entry::Fence { next }] => {
                 self.skipped.push((header.identity.number, next));

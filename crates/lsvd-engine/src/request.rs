@@ -55,8 +55,10 @@ pub enum Request {
         /// Complete only when it is durable.
         fua: bool,
     },
-    /// Complete when all that completed before is durable.
+    /// Complete when all that completed before is durable: the journal holds it, if there is one, or else the store.
     Flush,
+    /// Complete when the store holds all that completed before, journal or not.
+    Drain,
 }
 
 /// What happened.

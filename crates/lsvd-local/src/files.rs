@@ -58,6 +58,44 @@ pub trait Files {
     fn remove(&mut self, name: &str) -> io::Result<()>;
 }
 
+impl<F: Files + ?Sized> Files for Box<F> {
+    fn names(&self) -> io::Result<Vec<String>> {
+        (**self).names()
+    }
+
+    fn create(&mut self, name: &str) -> io::Result<()> {
+        (**self).create(name)
+    }
+
+    fn len(&self, name: &str) -> io::Result<u64> {
+        (**self).len(name)
+    }
+
+    fn read(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        (**self).read(name, offset, buffer)
+    }
+
+    fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        (**self).write(name, offset, bytes)
+    }
+
+    fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
+        (**self).truncate(name, length)
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        (**self).sync(name)
+    }
+
+    fn sync_names(&mut self) -> io::Result<()> {
+        (**self).sync_names()
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        (**self).remove(name)
+    }
+}
+
 /// A directory of this host, locked for this process while it lives.
 #[derive(Debug)]
 pub struct Directory {

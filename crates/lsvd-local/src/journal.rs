@@ -1,7 +1,7 @@
 //! The journal: what was written to a volume and may not be in its store yet, in order, on a local disk.
 //!
-//! [`Journal::open`] finds a directory's journal or begins one; [`Journal::replay`] hands out the records that the
-//! volume's log does not contain, cuts a torn tail off and gives the [`JournalWriter`] that goes on. Knows files by
+//! [`Journal::open`] finds a directory's journal or begins one; [`Journal::replay`] reads the records that the volume's log
+//! does not contain; [`Replaying::finish`] cuts a torn tail off and gives the [`JournalWriter`] that goes on. Knows files by
 //! [`Files`] and records by their headers; neither tasks nor time. Invariants:
 //! 1. what [`JournalWriter::sync`] answered is replayed after any crash, and nothing that was never written is;
 //! 2. what is replayed is the records in order without a gap, as they were written, every one of them verified;
@@ -32,6 +32,15 @@ const SYNCED_SLOTS: [u64; 2] = [0, 4096];
 const SYNCED_LEN: usize = 28;
 /// Bytes of an identity file at most.
 const IDENTITY_LEN_MAX: usize = 256;
+
+/// How much a journal holds that its volume's log does not contain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Records.
+    pub records: u64,
+    /// Bytes of the volume that they cover.
+    pub bytes: u64,
+}
 
 /// A directory's journal before it is known how much of it the volume's log contains.
 #[derive(Debug)]
@@ -148,59 +157,116 @@ impl<F: Files> Journal<F> {
         self.id
     }
 
-    /// Hands the records after `contained`, the last one that the volume's log contains, to `take`: in order, header and
-    /// data. Then cuts off what was torn, drops what is contained, and gives the writer, whose next record is the one
-    /// after the last that was handed out.
+    /// Whether there are segments: all their records may be in the log.
+    pub fn has_segments(&self) -> bool {
+        !self.segments.is_empty()
+    }
+
+    /// Reads the records after `contained`, the last one that the volume's log contains.
     ///
     /// # Errors
-    /// [`JournalError::Damaged`] if a record is missing that was synced, and then nothing was changed; the disk's.
-    /// `take` may have been called before.
-    pub fn replay(
-        mut self,
-        contained: u64,
-        limits: Limits,
-        mut take: impl FnMut(&RecordHeader, &[u8]),
-    ) -> Result<JournalWriter<F>, JournalError> {
+    /// [`JournalError::Damaged`] if `contained` is no number of a record; the disk's.
+    pub fn replay(self, contained: u64) -> Result<Replaying<F>, JournalError> {
+        let scan = self.scan(contained)?;
+        Ok(Replaying { journal: self, scan, contained })
+    }
+
+    fn scan(&self, contained: u64) -> Result<scan::Scan, JournalError> {
         if contained >= NUMBER_MAX {
             let reason =
                 format!("the volume's log says that it contains record {contained}, which can not be");
             return Err(damaged(IDENTITY, 0, reason));
         }
-        // The last segment that begins at or below the first record of interest: all before it are contained.
+        // From the last segment that begins at or below the first record of interest: all before it are contained.
         let next = contained + 1;
+        let first = self.segments.iter().rposition(|first| *first <= next).unwrap_or(0);
         let promised = read_synced(&self.files, self.id)?;
-        let first = self.segments.iter().rposition(|first| *first <= next);
-        let mut found = scan::Scan::new(self.id, self.volume, next, promised);
-        for (at, segment) in self.segments.iter().enumerate().skip(first.unwrap_or(0)) {
-            let following = self.segments.get(at + 1).copied();
-            found.segment(&self.files, *segment, following, &mut take)?;
+        Ok(scan::Scan::new(self.id, self.volume, next, promised, self.segments[first..].to_vec()))
+    }
+
+    /// Reads and verifies the records after `contained`, and says how much they are; changes nothing.
+    ///
+    /// # Errors
+    /// As for [`Journal::replay`] and [`Replaying::finish`].
+    pub fn check(&self, contained: u64) -> Result<Held, JournalError> {
+        let mut scan = self.scan(contained)?;
+        let mut held = Held::default();
+        while let Some((header, _)) = scan.record(&self.files)? {
+            held.records += 1;
+            held.bytes += header.length_bytes;
         }
+        scan.refuse_a_short_end()?;
+        Ok(held)
+    }
+
+    /// Removes the journal and all its records, and begins another one in its place.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn begin_anew(mut self, new: JournalId) -> Result<Self, JournalError> {
+        remove(&mut self.files, &self.segments)?;
+        Self::open(self.files, self.volume, new)
+    }
+}
+
+/// Removes a journal. What says that records are missing goes first and what says whose they are last, so that a crash in
+/// between leaves a journal.
+fn remove<F: Files>(files: &mut F, segments: &[u64]) -> Result<(), JournalError> {
+    let names = files.names().map_err(failed("list", "."))?;
+    let segments = segments.iter().map(|first| segment_name(*first));
+    for name in [SYNCED.to_owned()].into_iter().chain(segments).chain([IDENTITY.to_owned()]) {
+        if names.contains(&name) {
+            files.remove(&name).map_err(failed("remove", &name))?;
+            files.sync_names().map_err(failed("sync the names of", "."))?;
+        }
+    }
+    Ok(())
+}
+
+/// A journal whose records are being read.
+#[derive(Debug)]
+pub struct Replaying<F> {
+    journal: Journal<F>,
+    scan: scan::Scan,
+    contained: u64,
+}
+
+impl<F: Files> Replaying<F> {
+    /// The next record that the log does not contain, header and data; `None` behind the last one.
+    ///
+    /// # Errors
+    /// [`JournalError::Damaged`] if a record is missing that was synced; the disk's. Nothing was changed then.
+    pub fn record(&mut self) -> Result<Option<(RecordHeader, Vec<u8>)>, JournalError> {
+        self.scan.record(&self.journal.files)
+    }
+
+    /// Reads what was not read, cuts off what was torn, drops what the log contains, and gives the writer, whose next
+    /// record is the one after the last one that counts. By then all of them are durable.
+    ///
+    /// # Errors
+    /// As for [`Replaying::record`].
+    pub fn finish(mut self, limits: Limits) -> Result<JournalWriter<F>, JournalError> {
+        while self.record()?.is_some() {}
+        let (found, Journal { mut files, id, volume, segments }) = (self.scan, self.journal);
+        found.refuse_a_short_end()?;
         let last = found.last();
-        if last < promised {
-            let reason =
-                format!("all records up to {promised} had been synced, and {last} is the last one there is");
-            return Err(damaged(&found.end_name(), found.end_offset(), reason));
-        }
-        found.write_again(&mut self.files)?;
+        found.write_again(&mut files)?;
         for (segment, end) in found.ends() {
             let name = segment_name(*segment);
-            if self.files.len(&name).map_err(failed("examine", &name))? > *end {
-                self.files.truncate(&name, *end).map_err(failed("truncate", &name))?;
-                self.files.sync(&name).map_err(failed("sync", &name))?;
+            if files.len(&name).map_err(failed("examine", &name))? > *end {
+                files.truncate(&name, *end).map_err(failed("truncate", &name))?;
+                files.sync(&name).map_err(failed("sync", &name))?;
             }
         }
-        let kept: Vec<u64> =
-            found.ends().iter().filter(|(_, end)| *end > 0).map(|(first, _)| *first).collect();
-        for segment in self.segments.drain(..).filter(|segment| !kept.contains(segment)) {
+        let kept: Vec<(u64, u64)> = found.ends().iter().filter(|(_, end)| *end > 0).copied().collect();
+        for segment in segments.into_iter().filter(|segment| !kept.iter().any(|(first, _)| first == segment))
+        {
             let name = segment_name(segment);
-            self.files.remove(&name).map_err(failed("remove", &name))?;
+            files.remove(&name).map_err(failed("remove", &name))?;
         }
-        self.files.sync_names().map_err(failed("sync the names of", "."))?;
-        let segments = found.ends().iter().filter(|(_, end)| *end > 0).copied().collect();
-        let on_disk = found.last_on_disk();
-        let mut writer =
-            JournalWriter::new(self.files, self.id, self.volume, limits, (last, on_disk), segments)?;
-        writer.release(contained)?;
+        files.sync_names().map_err(failed("sync the names of", "."))?;
+        let mut writer = JournalWriter::new(files, id, volume, limits, (last, found.last_on_disk()), kept)?;
+        writer.release(self.contained)?;
         Ok(writer)
     }
 }

@@ -1,6 +1,6 @@
 //! What lives on the local SSD: the journal, which must survive, and the chunk cache, which may vanish.
 //!
-//! The journal is a library so far: no volume uses it yet, and the cache is in memory only. Knows neither the map nor
+//! The cache is in memory only so far, and not here. Knows neither the map nor
 //! the network, and no tasks: its calls block, and whoever drives it gives it a thread.
 
 mod error;
@@ -9,4 +9,4 @@ mod journal;
 
 pub use error::JournalError;
 pub use files::{Directory, Files};
-pub use journal::{Journal, JournalWriter, Limits, Written};
+pub use journal::{Held, Journal, JournalWriter, Limits, Replaying, Written};

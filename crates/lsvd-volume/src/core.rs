@@ -4,6 +4,7 @@
 //! writes: the engine does.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::fetch::Fetcher;
+use crate::journal::JournalQueue;
 use crate::store::VolumeStore;
 use crate::tasks::Tasks;
 use crate::upload::upload;
@@ -24,6 +26,10 @@ use crate::{Environment, Error};
 /// How long a client's requests are served before somebody looks for a newer writer again, when no upload of this one
 /// has shown it. A listing each half minute of activity costs about 5 US dollars a year at S3's prices of 2026.
 const FENCE_CHECK_EVERY: Duration = Duration::from_secs(30);
+
+/// How old what only the journal holds may get before it is said, and how often it is looked at.
+const LAG_TOLD_FROM: Duration = Duration::from_secs(20);
+const LAG_LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What is behind the lock.
 struct State {
@@ -59,6 +65,8 @@ pub(crate) struct Core {
     progress_ms: AtomicU64,
     deadline_changed: Notify,
     ended: watch::Sender<Option<Error>>,
+    size_bytes: u64,
+    journal: Option<Arc<JournalQueue>>,
     objects_written: AtomicU64,
     bytes_written: AtomicU64,
 }
@@ -73,6 +81,8 @@ pub(crate) struct Parts {
     pub(crate) fence_check_above: Option<SuperblockNumber>,
     pub(crate) durable_at_opening: SequenceNumber,
     pub(crate) io_timeout: Duration,
+    pub(crate) size_bytes: u64,
+    pub(crate) journal: Option<Arc<JournalQueue>>,
 }
 
 impl Core {
@@ -87,6 +97,8 @@ impl Core {
             fence_check_above,
             durable_at_opening,
             io_timeout,
+            size_bytes,
+            journal,
         } = parts;
         let state = State {
             engine,
@@ -109,10 +121,15 @@ impl Core {
             progress_ms: AtomicU64::new(0),
             deadline_changed: Notify::new(),
             ended: watch::Sender::new(None),
+            size_bytes,
+            journal,
             objects_written: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
         });
         core.tasks.spawn(tick(core.clone()));
+        if core.journal.is_some() {
+            core.tasks.spawn(tell_the_lag(core.clone()));
+        }
         core
     }
 
@@ -122,6 +139,20 @@ impl Core {
 
     pub(crate) fn fetcher(&self) -> &Arc<Fetcher> {
         &self.fetcher
+    }
+
+    /// What the journal's thread is asked for; `None` without a journal.
+    pub(crate) fn journal(&self) -> Option<&Arc<JournalQueue>> {
+        self.journal.as_ref()
+    }
+
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Runs a task that ends with the volume.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
     }
 
     pub(crate) fn ended(&self) -> watch::Receiver<Option<Error>> {
@@ -148,6 +179,9 @@ impl Core {
             }
             self.event(Event::Fenced);
             self.tasks.stop();
+            if let Some(journal) = &self.journal {
+                journal.end();
+            }
         }
     }
 
@@ -197,7 +231,11 @@ impl Core {
                         let _ = waiter.sender.send((outcome, waiter.base_error));
                     }
                 }
-                other => actions.push_back(other),
+                // Under the lock, so that records are queued in their order.
+                Action::Journal { record, extent, content } => self.queue().write(record, extent, content),
+                Action::SyncJournal { record } => self.queue().sync(record),
+                Action::ReleaseJournal { record } => self.queue().release(record),
+                Action::Upload(_) | Action::ReadBase { .. } => actions.push_back(action),
             }
         }
         let deadline = state.engine.next_deadline();
@@ -206,6 +244,10 @@ impl Core {
             self.deadline_changed.notify_one();
         }
         actions
+    }
+
+    fn queue(&self) -> &JournalQueue {
+        self.journal.as_ref().expect("only an engine with a journal asks for it")
     }
 
     fn act(self: &Arc<Self>, actions: VecDeque<Action>) {
@@ -229,10 +271,10 @@ impl Core {
                         core.event(Event::BaseRead { id, block, base });
                     });
                 }
-                Action::Journal { .. } | Action::SyncJournal { .. } | Action::ReleaseJournal { .. } => {
-                    unreachable!("no journal was configured")
-                }
-                Action::Complete { .. } => unreachable!("completions are delivered under the lock"),
+                Action::Complete { .. }
+                | Action::Journal { .. }
+                | Action::SyncJournal { .. }
+                | Action::ReleaseJournal { .. } => unreachable!("it is done under the lock"),
             }
         }
     }
@@ -363,6 +405,9 @@ impl Core {
         let fetch = &self.fetcher.stats;
         Stats {
             buffered_bytes: engine.buffered_bytes(),
+            buffered_for: engine
+                .buffered_since()
+                .map_or(Duration::ZERO, |since| self.opened_at.elapsed().saturating_sub(since)),
             uploads_in_flight: engine.uploads_in_flight() as u64,
             objects_written: self.objects_written.load(Ordering::Relaxed),
             bytes_written: self.bytes_written.load(Ordering::Relaxed),
@@ -426,6 +471,25 @@ async fn tick(core: Arc<Core>) {
                 tokio::time::sleep_until(at).await;
                 core.event(Event::Tick);
             }
+        }
+    }
+}
+
+/// Says when what only the journal holds gets old: twice as old each time.
+async fn tell_the_lag(core: Arc<Core>) {
+    let mut told = LAG_TOLD_FROM / 2;
+    loop {
+        tokio::time::sleep(LAG_LOOK_EVERY).await;
+        let Stats { buffered_bytes, buffered_for, .. } = core.stats();
+        if buffered_for >= told * 2 {
+            told = buffered_for;
+            let seconds = buffered_for.as_secs();
+            tracing::warn!(
+                volume = %core.store.label(), buffered_bytes, seconds, "only the journal holds this: the store is behind"
+            );
+        } else if buffered_for < LAG_TOLD_FROM / 2 && told > LAG_TOLD_FROM {
+            told = LAG_TOLD_FROM / 2;
+            tracing::info!(volume = %core.store.label(), buffered_bytes, "the store has caught up with the journal");
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What can go wrong with a volume, by what the caller does next.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use lsvd_format::Epoch;
+use lsvd_format::{Epoch, JournalId};
 
 /// Why a request or an opening failed. Cheap to clone: one failure may answer many requests.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -47,7 +48,7 @@ pub enum Error {
         /// The volume.
         volume: Arc<str>,
         /// How long the request waited.
-        after: std::time::Duration,
+        after: Duration,
     },
     /// The caller asked for what can not be: it says what can.
     #[error("{0}")]
@@ -83,9 +84,44 @@ pub enum Error {
         /// The writer's epoch.
         epoch: Epoch,
         /// Since when nothing was stored, by the store's clock.
-        written_ago: std::time::Duration,
+        written_ago: Duration,
         /// How long nothing was to be stored.
-        quiet_for: std::time::Duration,
+        quiet_for: Duration,
+    },
+    /// The local journal can not be used; it says why and what to do. What was flushed is on its disk, as far as that can
+    /// be read. A volume that was open has ended: open it again.
+    #[error("volume '{volume}': {source}")]
+    Journal {
+        /// The volume.
+        volume: Arc<str>,
+        /// The journal's error.
+        source: Arc<lsvd_local::JournalError>,
+    },
+    /// A journal is in use that was not given: open with it, or give up what only it holds.
+    #[error(
+        "volume '{volume}': journal {journal} is in use, and may hold flushed writes that the store does not: the last          object was stored {}", stored_at(*.stored_unix_ms)
+    )]
+    JournalNeeded {
+        /// The volume.
+        volume: Arc<str>,
+        /// The journal.
+        journal: JournalId,
+        /// When the log's last object was sealed, in milliseconds since 1970 by its writer's clock: what was flushed before
+        /// is in the store.
+        stored_unix_ms: Option<u64>,
+    },
+    /// The journal that was given holds records that the log does not contain, and can not be replayed any more, because
+    /// something else was written since, or the log was wound back: use another directory, or give the records up.
+    #[error(
+        "volume '{volume}': journal {journal} in '{place}' holds writes that the volume does not, and the volume went on          without it: they can not be put in their place any more"
+    )]
+    JournalPassedOver {
+        /// The volume.
+        volume: Arc<str>,
+        /// The journal.
+        journal: JournalId,
+        /// Its directory.
+        place: String,
     },
     /// The store does not keep its promises, and two writers at once would lose data.
     #[error(
@@ -104,6 +140,22 @@ pub enum Error {
         /// The volume.
         volume: Arc<str>,
     },
+}
+
+impl Error {
+    pub(crate) fn journal(volume: Arc<str>, source: lsvd_local::JournalError) -> Self {
+        Self::Journal { volume, source: Arc::new(source) }
+    }
+}
+
+fn stored_at(unix_ms: Option<u64>) -> String {
+    // Whoever prints for people knows calendars; here a difference says as much.
+    let Some(unix_ms) = unix_ms else { return "never".to_owned() };
+    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(unix_ms);
+    match SystemTime::now().duration_since(at) {
+        Ok(ago) => format!("{} s ago", ago.as_secs()),
+        Err(_) => "just now, or by a clock that is ahead".to_owned(),
+    }
 }
 
 fn by_epoch(epoch: Option<Epoch>) -> String {

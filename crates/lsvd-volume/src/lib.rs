@@ -26,11 +26,13 @@
 //! # }
 //! ```
 
+mod acceptance;
 mod cache;
 mod core;
 mod error;
 mod fetch;
 mod guarantees;
+mod journal;
 mod occupancy;
 mod options;
 mod recovery;
@@ -42,6 +44,8 @@ mod upload;
 mod volume;
 
 pub use error::Error;
+pub use journal::JournalOptions;
+pub use lsvd_local::{Files, JournalError};
 pub use options::{CreateOptions, Environment, OpenOptions};
 pub use root::{Created, VolumeInfo, create, inspect, list};
 pub use volume::{ExtentStatus, Piece, Recovery, Stats, Volume, VolumeDescription};

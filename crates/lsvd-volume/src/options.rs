@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::JournalOptions;
+
 /// How a new volume is made.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
@@ -61,6 +63,12 @@ pub struct OpenOptions {
     /// A courtesy and no lock: a writer that is idle stores nothing and can not be seen. None by default: whoever opens
     /// for writing takes the volume over.
     pub if_free: Option<Duration>,
+    /// Keep a journal on a local disk: a flush is then answered when that disk holds what was written, and the store
+    /// gets it behind. If that disk is lost, so is what only it holds. None by default: a flush is answered by the store.
+    pub journal: Option<JournalOptions>,
+    /// Give up what only a journal holds: one that is in use and lost, one that is damaged, or the records of the given
+    /// one that can not be replayed any more. Off by default: such a volume then refuses to open for writing.
+    pub abandon_journal: bool,
     /// Ask the store at opening whether its create-only PUT holds (a dozen small requests). On by default.
     pub probe: bool,
     /// Where time and randomness come from.
@@ -81,6 +89,8 @@ impl Default for OpenOptions {
             unsafe_single_writer: false,
             accept_shorter_log: false,
             if_free: None,
+            journal: None,
+            abandon_journal: false,
             probe: true,
             environment: Environment::default(),
         }

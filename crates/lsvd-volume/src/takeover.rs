@@ -1,7 +1,7 @@
 //! Taking a volume over: superblock version, recovery, fence, a last look, and only then the archive.
 //!
 //! The four steps are in this order for reasons that the simulator shows when one is left out:
-//! 1. a superblock version with the next number raises the epoch; a higher number in a new listing means to start again;
+//! 1. a superblock version with the next number raises the epoch, unless a journal is in use that is not at hand; a higher number in a new listing means to start again;
 //! 2. the fence lands at the first incomplete number, after what the old writer put there first was taken in;
 //! 3. a listing of superblocks without a higher number means that this writer is the newest, as of its fence;
 //! 4. stragglers are archived, which nobody refers to any more.
@@ -13,8 +13,11 @@ use futures::StreamExt;
 use lsvd_engine::Replay;
 use lsvd_format::log_object::{Entry, Header};
 use lsvd_format::superblock::Superblock;
-use lsvd_format::{Epoch, NUMBER_MAX, ObjectIdentity, SequenceNumber, SuperblockNumber, WriterId, names};
+use lsvd_format::{
+    Epoch, JournalId, NUMBER_MAX, ObjectIdentity, SequenceNumber, SuperblockNumber, WriterId, names,
+};
 
+use crate::acceptance::in_use;
 use crate::recovery::{Recovered, recover};
 use crate::store::{Put, VolumeStore};
 use crate::{Environment, Error, OpenOptions, Recovery};
@@ -36,10 +39,14 @@ pub(crate) struct TakenOver {
 }
 
 /// Takes the volume over from whoever has it.
-pub(crate) async fn take_over(store: &VolumeStore, options: &OpenOptions) -> Result<TakenOver, Error> {
+pub(crate) async fn take_over(
+    store: &VolumeStore,
+    options: &OpenOptions,
+    journal: Option<JournalId>,
+) -> Result<TakenOver, Error> {
     let environment = &options.environment;
     let writer = WriterId((environment.random)());
-    let (number, superblock) = raise_epoch(store, options, writer).await?;
+    let (number, superblock) = raise_epoch(store, options, writer, journal).await?;
     tracing::info!(volume = %store.label(), epoch = %superblock.epoch, "starting recovery");
     let Recovered { mut replay, strays, .. } = recover(store, &superblock, false).await?;
     refuse_a_newer_log(store, &superblock, &replay)?;
@@ -55,7 +62,8 @@ pub(crate) async fn take_over(store: &VolumeStore, options: &OpenOptions) -> Res
     let objects_archived = archive(store, environment, &superblock, &replay, fence, strays).await?;
     tracing::info!(volume = %store.label(), "archived {objects_archived} objects beyond the recovery point");
     prune_superblocks(store, number).await?;
-    let recovery = Recovery { objects_processed, objects_archived, durable_number: fence };
+    let recovery =
+        Recovery { objects_processed, objects_archived, durable_number: fence, journal_records: 0 };
     Ok(TakenOver { number, superblock, replay, recovery })
 }
 
@@ -64,6 +72,7 @@ async fn raise_epoch(
     store: &VolumeStore,
     options: &OpenOptions,
     writer: WriterId,
+    ours: Option<JournalId>,
 ) -> Result<(SuperblockNumber, Superblock), Error> {
     loop {
         let numbers = store.superblock_numbers(None).await?;
@@ -83,15 +92,17 @@ async fn raise_epoch(
             let what = format!("it can be written only with {}: use a newer lsvd", unknown.join(", "));
             return Err(Error::Newer { volume: store.label(), what });
         }
+        let journal = in_use(store, options, &current, ours).await?;
         let number = highest.next();
+        let log_reached = current.log_reached.max(current.closed_at).filter(|_| !options.accept_shorter_log);
         let mine = Superblock {
             epoch: Epoch(number.0),
             writer_id: writer,
             closed_at: None,
-            log_reached: current.log_reached.max(current.closed_at).filter(|_| !options.accept_shorter_log),
+            log_reached,
             written_unix_ms: (options.environment.now_unix_ms)(),
             written_by: written_by(),
-            ..current
+            ..current.with_journal(journal)
         };
         if let Put::Theirs(_) = store.put_superblock(number, &mine).await? {
             continue;

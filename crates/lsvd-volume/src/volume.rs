@@ -10,13 +10,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_backend::Bucket;
-use lsvd_engine::{Config, Engine, Replay, Request};
+use lsvd_engine::{Config, Engine, Request};
 use lsvd_format::superblock::Superblock;
-use lsvd_format::{BLOCK_BYTES, Epoch, SequenceNumber, SuperblockNumber, VolumeId, WriterId};
+use lsvd_format::{
+    BLOCK_BYTES, Epoch, JournalPosition, SequenceNumber, SuperblockNumber, VolumeId, WriterId,
+};
+use lsvd_local::{Journal, JournalWriter};
 
+use crate::acceptance::{Accepted, accept, open_journal};
 use crate::core::{Core, Parts};
 use crate::fetch::Fetcher;
 use crate::guarantees::check_guarantees;
+use crate::journal;
 use crate::occupancy::refuse_if_in_use;
 use crate::recovery::{Recovered, recover};
 use crate::root::newest_readable;
@@ -35,6 +40,8 @@ pub struct Recovery {
     pub objects_processed: u64,
     /// Objects found beyond the durable point and moved to the archive.
     pub objects_archived: u64,
+    /// Records of the journal that the log did not contain, and that were written into it again.
+    pub journal_records: u64,
     /// Last number of the log, the own fence included.
     pub durable_number: SequenceNumber,
 }
@@ -79,8 +86,10 @@ pub struct ExtentStatus {
 /// What an open volume has done and holds, for people and metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Bytes of accepted writes that the store does not hold yet.
+    /// Bytes of accepted writes that the store does not hold yet: with a journal, what the loss of its disk would take.
     pub buffered_bytes: u64,
+    /// How long the oldest of them has waited.
+    pub buffered_for: Duration,
     /// PUTs in flight.
     pub uploads_in_flight: u64,
     /// Log objects written.
@@ -127,7 +136,18 @@ impl std::fmt::Debug for Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.tasks.stop();
+        if let Some(journal) = self.core.journal() {
+            journal.end();
+        }
     }
+}
+
+/// How a volume is opened.
+#[derive(Clone, Copy)]
+enum Access {
+    ReadOnly,
+    /// With the last record of its journal that the log contains, if it has one.
+    Write(Option<JournalPosition>),
 }
 
 impl Volume {
@@ -143,8 +163,30 @@ impl Volume {
             refuse_if_in_use(&store, quiet_for, &options.environment).await?;
         }
         check_guarantees(&store, &options).await?;
-        let TakenOver { number, superblock, replay, recovery } = take_over(&store, &options).await?;
-        Ok(Self::start(store, options, number, superblock, replay, recovery, false))
+        let journal = open_journal(&store, &options).await?;
+        let journal_id = journal.as_ref().map(Journal::id);
+        let taken = take_over(&store, &options, journal_id).await?;
+        let TakenOver { mut number, mut superblock, replay, recovery } = taken;
+        let (Some(journal), Some(place)) = (journal, options.journal.clone()) else {
+            let found = TakenOver { number, superblock, replay, recovery };
+            return Ok(Self::start(store, options, found, Access::Write(None)));
+        };
+        let named = (&mut number, &mut superblock);
+        let Accepted { journal, contained } =
+            accept(&store, (&options, &place), journal, &replay, named).await?;
+        let position = JournalPosition { journal: journal.id(), record: contained };
+        let buffer_bytes_max = options.buffer_bytes_max;
+        let replaying = journal.replay(contained).map_err(|error| Error::journal(store.label(), error))?;
+        let identity = (superblock.epoch, superblock.writer_id);
+        let found = TakenOver { number, superblock, replay, recovery };
+        let mut opened = Self::start(store, options, found, Access::Write(Some(position)));
+        let core = opened.inner.core.clone();
+        let (writer, records) = journal::replay(&core, &place, replaying, buffer_bytes_max).await?;
+        let inner = Arc::get_mut(&mut opened.inner).expect("nobody has a handle yet");
+        inner.description.recovery.journal_records = records;
+        tracing::info!(volume = %core.store().label(), records, "journal in {} replayed", place.place());
+        journal::start(&core, &place, writer, contained, identity)?;
+        Ok(opened)
     }
 
     /// Opens for reading as of now: writes nothing, fences nobody. Opens what is whole of a damaged log, with a warning.
@@ -170,19 +212,20 @@ impl Volume {
         }
         let durable_number = replay.last().map_or(SequenceNumber(0), |(number, _)| number);
         let recovery =
-            Recovery { objects_processed: replay.objects_processed(), objects_archived: 0, durable_number };
-        Ok(Self::start(store, options, number, superblock, replay, recovery, true))
+            Recovery { objects_processed: replay.objects_processed(), durable_number, ..Recovery::default() };
+        if let Some(journal) = superblock.journal {
+            tracing::warn!(volume = %store.label(), "journal {journal} is in use: what only it holds is not shown");
+        }
+        let found = TakenOver { number, superblock, replay, recovery };
+        Ok(Self::start(store, options, found, Access::ReadOnly))
     }
 
-    fn start(
-        store: VolumeStore,
-        options: OpenOptions,
-        superblock_number: SuperblockNumber,
-        superblock: Superblock,
-        replay: Replay,
-        recovery: Recovery,
-        read_only: bool,
-    ) -> Self {
+    fn start(store: VolumeStore, options: OpenOptions, found: TakenOver, access: Access) -> Self {
+        let TakenOver { number: superblock_number, superblock, replay, recovery } = found;
+        let (read_only, journal) = match access {
+            Access::ReadOnly => (true, None),
+            Access::Write(journal) => (false, journal),
+        };
         let (map, objects, next_number) = replay.finish();
         let config = Config {
             volume: superblock.volume_id,
@@ -194,7 +237,7 @@ impl Volume {
             buffer_bytes_max: options.buffer_bytes_max,
             uploads_max: options.uploads_max,
             flush_uploads_max: options.flush_uploads_max,
-            journal: None,
+            journal,
         };
         let tasks = Tasks::new();
         let fetcher =
@@ -216,6 +259,8 @@ impl Volume {
             durable_at_opening: recovery.durable_number,
             fence_check_above: (!read_only).then_some(superblock_number),
             io_timeout: options.io_timeout,
+            size_bytes: superblock.size_bytes,
+            journal: journal.map(|_| Arc::default()),
         });
         let environment = options.environment;
         let closing = AtomicBool::new(false);
@@ -327,7 +372,7 @@ impl Volume {
         self.inner.core.request(request).await
     }
 
-    /// Returns when every write that had completed before the call is in the store.
+    /// Returns when every write that had completed before the call is in the store; with a journal, when its disk has it.
     ///
     /// # Errors
     /// [`Error::TimedOut`] promises nothing but takes nothing back: flush again.
@@ -363,11 +408,11 @@ impl Volume {
             ended => ended?,
         }
         if !inner.description.read_only {
-            inner.core.request(Request::Flush).await?;
+            inner.core.request(Request::Drain).await?;
             // A write that waited at the ceiling was let in by that flush: it is to be stored, too.
             while !inner.core.is_drained() {
                 tokio::time::sleep(DRAIN_LOOK_EVERY).await;
-                inner.core.request(Request::Flush).await?;
+                inner.core.request(Request::Drain).await?;
             }
             let durable_number = SequenceNumber(inner.core.stats().durable_number);
             let closed = Superblock {
@@ -375,7 +420,7 @@ impl Volume {
                 log_reached: Some(durable_number),
                 written_unix_ms: (inner.environment.now_unix_ms)(),
                 written_by: written_by(),
-                ..inner.superblock.clone()
+                ..inner.superblock.clone().with_journal(None)
             };
             let number = inner.superblock_number.next();
             // This opening's own is that of an earlier try to close whose answer was lost.
@@ -387,7 +432,17 @@ impl Volume {
                 return Err(error);
             }
         }
+        let journal = inner.core.journal().inspect(|journal| journal.keep_writer());
         inner.core.end(Error::Closed { volume: self.label() });
+        if let Some(journal) = journal {
+            while !journal.is_gone() {
+                tokio::time::sleep(DRAIN_LOOK_EVERY).await;
+            }
+            // The volume is closed whatever becomes of it: the next opening needs none of it.
+            if let Some(Err(error)) = journal.take_writer().map(JournalWriter::finish) {
+                tracing::warn!(volume = %self.label(), "{error}");
+            }
+        }
         Ok(())
     }
 
@@ -414,6 +469,9 @@ fn check_options(options: &OpenOptions) -> Result<(), Error> {
     }
     if options.uploads_max == 0 || options.flush_uploads_max == 0 || options.fetches_max == 0 {
         return invalid("uploads and fetches at once must be at least 1");
+    }
+    if options.journal.as_ref().is_some_and(|journal| journal.bytes_max < 2 * options.batch_bytes_max) {
+        return invalid("the journal must hold at least two batches");
     }
     if options.io_timeout.is_zero() || options.batch_age_max.is_zero() {
         return invalid("the I/O timeout and the batch age must be above 0");

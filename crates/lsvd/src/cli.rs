@@ -26,6 +26,7 @@ Exit codes:
   6    not there, or there already
   7    the store does not hold create-only PUT, and nobody vouched for a single writer
   8    --if-free: somebody else seems to write the volume
+  9    the local journal is needed, damaged, in use or another volume's, or its disk failed
   130  stopped at once by a second signal
 
 Volumes are named by URL: file:///DIR/VOLUME, s3://BUCKET/PREFIX/VOLUME, az://CONTAINER/PREFIX/VOLUME,
@@ -186,6 +187,10 @@ pub(crate) struct Serve {
         value_parser = parse_duration, conflicts_with = "read_only")]
     pub(crate) if_free: Option<Duration>,
 
+    /// The local journal.
+    #[command(flatten)]
+    pub(crate) journal: Journal,
+
     /// Ceilings.
     #[command(flatten)]
     pub(crate) limits: Limits,
@@ -193,6 +198,37 @@ pub(crate) struct Serve {
     /// How the store is reached.
     #[command(flatten)]
     pub(crate) store: Store,
+}
+
+/// What a flush waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Flush {
+    /// The store holds it: losing this host loses nothing that was flushed
+    Object,
+    /// The local journal holds it: fast, but losing its disk loses what the store does not hold yet
+    Journal,
+}
+
+/// The local journal.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Local journal")]
+pub(crate) struct Journal {
+    /// When FLUSH, FUA and fsync are answered
+    #[arg(long, value_enum, default_value_t = Flush::Object, conflicts_with = "read_only")]
+    pub(crate) flush: Flush,
+
+    /// Where journals are kept, on a local disk that survives: each volume's in a folder of its name. Needs --flush journal
+    #[arg(long, value_name = "DIR")]
+    pub(crate) journal: Option<PathBuf>,
+
+    /// What each volume's journal may take of the disk; when it is full, flushes wait for the store
+    #[arg(long, value_name = "SIZE", default_value = "8G", value_parser = parse_bytes)]
+    pub(crate) journal_size: u64,
+
+    /// Open a volume whose journal is lost or damaged, or can not be replayed any more. What only that journal holds is
+    /// GONE, flushed or not: what is known of it is said first
+    #[arg(long, conflicts_with = "read_only")]
+    pub(crate) abandon_journal: bool,
 }
 
 /// The ceilings of each served volume.
@@ -357,5 +393,7 @@ mod tests {
         assert_eq!(serve.limits.flush_uploads, library.flush_uploads_max);
         assert_eq!(serve.limits.fetches, library.fetches_max);
         assert_eq!(serve.limits.io_timeout, library.io_timeout);
+        let journal = lsvd_volume::JournalOptions::directory(std::path::Path::new("j"));
+        assert_eq!(serve.journal.journal_size, journal.bytes_max);
     }
 }

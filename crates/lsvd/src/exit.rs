@@ -28,6 +28,8 @@ pub(crate) enum Exit {
     UnsafeStore = 7,
     /// Somebody else seems to write the volume.
     InUse = 8,
+    /// The local journal is needed, or can not be used.
+    Journal = 9,
     /// Stopped at once by a second signal.
     Interrupted = 130,
 }
@@ -77,6 +79,9 @@ pub(crate) fn of_volume(error: &lsvd_volume::Error) -> Exit {
         Error::NotFound { .. } | Error::Exists { .. } => Exit::Existence,
         Error::UnsafeStore { .. } => Exit::UnsafeStore,
         Error::InUse { .. } => Exit::InUse,
+        Error::Journal { .. } | Error::JournalNeeded { .. } | Error::JournalPassedOver { .. } => {
+            Exit::Journal
+        }
         Error::ReadOnly { .. } | Error::Closed { .. } => Exit::Other,
     }
 }

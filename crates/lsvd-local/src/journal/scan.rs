@@ -23,6 +23,12 @@ pub(super) struct Scan {
     volume: VolumeId,
     /// The first record that is wanted.
     wanted: u64,
+    /// First records of the segments to read, ascending.
+    segments: Vec<u64>,
+    /// The one of them that is being read, its length in bytes if it was asked for, and how far it was read.
+    at: usize,
+    length: Option<u64>,
+    offset: u64,
     /// The record that comes next; `None` before the first segment.
     next: Option<u64>,
     /// Where the run of records ended: a missing record, its file and offset.
@@ -36,10 +42,41 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// `promised` is the last record that is known to have been synced.
-    pub(super) fn new(id: JournalId, volume: VolumeId, wanted: u64, promised: u64) -> Self {
-        let (ends, unpromised) = (Vec::new(), VecDeque::new());
-        Self { id, volume, wanted, next: None, broken: None, ends, promised, unpromised }
+    /// Reads `segments`, named by their first records; `promised` is the last record that is known to have been synced.
+    pub(super) fn new(
+        id: JournalId,
+        volume: VolumeId,
+        wanted: u64,
+        promised: u64,
+        segments: Vec<u64>,
+    ) -> Self {
+        Self {
+            id,
+            volume,
+            wanted,
+            segments,
+            at: 0,
+            length: None,
+            offset: 0,
+            next: None,
+            broken: None,
+            ends: Vec::new(),
+            promised,
+            unpromised: VecDeque::new(),
+        }
+    }
+
+    /// Behind the last record: an error if one that had been synced, by the records' own words too, is not there.
+    pub(super) fn refuse_a_short_end(&self) -> Result<(), JournalError> {
+        let (last, promised) = (self.last(), self.promised);
+        if last >= promised {
+            return Ok(());
+        }
+        let reason =
+            format!("all records up to {promised} had been synced, and {last} is the last one there is");
+        let (name, end) =
+            self.ends.last().map_or(("identity".to_owned(), 0), |(first, end)| (segment_name(*first), *end));
+        Err(damaged(&name, end, reason))
     }
 
     /// The last record that counts: at least the one before the first that is wanted.
@@ -52,54 +89,49 @@ impl Scan {
         self.next.map_or(0, |next| next - 1)
     }
 
-    /// The file in which the run of records ends.
-    pub(super) fn end_name(&self) -> String {
-        self.ends.last().map_or_else(|| "identity".to_owned(), |(first, _)| segment_name(*first))
-    }
-
-    /// Where in that file, in bytes.
-    pub(super) fn end_offset(&self) -> u64 {
-        self.ends.last().map_or(0, |(_, end)| *end)
-    }
-
     pub(super) fn ends(&self) -> &[(u64, u64)] {
         &self.ends
     }
 
-    /// Reads a segment; `following` is the first record of the one after it.
-    pub(super) fn segment<F: Files>(
+    /// The next record that is wanted, with its data; `None` behind the last one.
+    pub(super) fn record<F: Files>(
         &mut self,
         files: &F,
-        first: u64,
-        following: Option<u64>,
-        take: &mut impl FnMut(&RecordHeader, &[u8]),
-    ) -> Result<(), JournalError> {
-        let name = segment_name(first);
-        let length = files.len(&name).map_err(failed("examine", &name))?;
-        let mut offset = 0;
-        // A first segment that begins too late leaves a gap before it.
-        self.next.get_or_insert(first.min(self.wanted));
-        while self.broken.is_none() {
-            let expected = self.next.unwrap_or(first);
-            let Some((header, data)) = self.record(files, &name, offset, length, expected)? else { break };
-            self.promised = self.promised.max(header.synced);
-            self.unpromised.push_back((expected, first, offset));
-            while self.unpromised.front().is_some_and(|(record, ..)| *record <= self.promised) {
-                self.unpromised.pop_front();
+    ) -> Result<Option<(RecordHeader, Vec<u8>)>, JournalError> {
+        while let Some(&first) = self.segments.get(self.at) {
+            let name = segment_name(first);
+            let length = match self.length {
+                Some(length) => length,
+                None => files.len(&name).map_err(failed("examine", &name))?,
+            };
+            self.length = Some(length);
+            // A first segment that begins too late leaves a gap before it.
+            let expected = *self.next.get_or_insert(first.min(self.wanted));
+            if self.broken.is_none() {
+                if let Some((header, data)) =
+                    self.whole_record(files, &name, self.offset, length, expected)?
+                {
+                    self.promised = self.promised.max(header.synced);
+                    self.unpromised.push_back((expected, first, self.offset));
+                    while self.unpromised.front().is_some_and(|(record, ..)| *record <= self.promised) {
+                        self.unpromised.pop_front();
+                    }
+                    self.offset += RECORD_HEADER_BYTES + header.payload_bytes();
+                    self.next = Some(expected + 1);
+                    if expected >= self.wanted {
+                        return Ok(Some((header, data)));
+                    }
+                    continue;
+                }
+                self.ends.push((first, self.offset));
+                if self.segments.get(self.at + 1) != self.next.as_ref() {
+                    self.broken = Some((expected, name.clone(), self.offset));
+                }
             }
-            if expected >= self.wanted {
-                take(&header, &data);
-            }
-            offset += RECORD_HEADER_BYTES + header.payload_bytes();
-            self.next = Some(expected + 1);
+            self.refuse_a_loss(files, &name, self.offset, length)?;
+            (self.at, self.length, self.offset) = (self.at + 1, None, 0);
         }
-        if self.broken.is_none() {
-            self.ends.push((first, offset));
-            if following != self.next {
-                self.broken = Some((self.next.unwrap_or(first), name.clone(), offset));
-            }
-        }
-        self.refuse_a_loss(files, &name, offset, length)
+        Ok(None)
     }
 
     /// Writes what may never have been synced once more, the same bytes to the same place. What was read may be in the
@@ -109,7 +141,7 @@ impl Scan {
         for (record, segment, offset) in &self.unpromised {
             let name = segment_name(*segment);
             let length = files.len(&name).map_err(failed("examine", &name))?;
-            let Some((header, data)) = self.record(files, &name, *offset, length, *record)? else {
+            let Some((header, data)) = self.whole_record(files, &name, *offset, length, *record)? else {
                 return Err(damaged(
                     &name,
                     *offset,
@@ -125,7 +157,7 @@ impl Scan {
     }
 
     /// The record `expected` at `offset`, if it is there and whole.
-    fn record<F: Files>(
+    fn whole_record<F: Files>(
         &self,
         files: &F,
         name: &str,

@@ -49,11 +49,12 @@ fn open<F: Files>(
 ) -> Result<(JournalWriter<F>, Replayed), JournalError> {
     let journal = Journal::open(files, VOLUME, ID)?;
     assert_eq!(journal.id(), ID);
+    let mut replaying = journal.replay(contained)?;
     let mut replayed = Vec::new();
-    let writer = journal.replay(contained, limits, |header, data| {
-        replayed.push((header.record, header.kind, header.start_bytes - 1, data.to_vec()));
-    })?;
-    Ok((writer, replayed))
+    while let Some((header, data)) = replaying.record()? {
+        replayed.push((header.record, header.kind, header.start_bytes - 1, data));
+    }
+    Ok((replaying.finish(limits)?, replayed))
 }
 
 /// Rules 1 and 5, by crashes at any operation: what was synced is replayed, in order, as it was written, and nothing
@@ -284,6 +285,32 @@ fn a_log_that_contains_impossible_records_is_refused() {
     for contained in [u64::MAX, NUMBER_MAX] {
         assert!(matches!(open(twelve(), contained, LIMITS), Err(JournalError::Damaged { .. })));
     }
+}
+
+/// A journal that is given up or finished leaves a directory that anybody can use, wherever a crash cuts that short; until
+/// then it is the journal that it was.
+#[test]
+fn a_journal_that_is_removed_is_a_journal_until_it_is_none() {
+    const NEW: JournalId = JournalId([8; 16]);
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..400 {
+        let mut chance = Chance(seed);
+        let mut ssd = twelve();
+        ssd.operations_left = seed % 20;
+        let anew = match seed % 2 {
+            0 => Journal::open(&mut ssd, VOLUME, ID).and_then(|journal| journal.begin_anew(NEW)).is_ok(),
+            _ => open(&mut ssd, 12, LIMITS).and_then(|(writer, _)| writer.finish()).is_ok(),
+        };
+        let ssd = ssd.crash(&mut chance);
+        let journal = Journal::open(ssd, VOLUME, NEW).unwrap();
+        let (id, had_segments) = (journal.id(), journal.has_segments());
+        assert!(id == ID || !had_segments, "seed {seed}");
+        assert!(id == NEW || !anew, "seed {seed}");
+        let writer = journal.replay(12).unwrap().finish(LIMITS).unwrap();
+        assert_eq!(writer.last(), 12);
+        seen.insert((id == NEW, had_segments));
+    }
+    assert_eq!(seen.len(), 3, "{seen:?}");
 }
 
 /// Another volume's journal is refused and left as it is.

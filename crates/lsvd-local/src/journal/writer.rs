@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use lsvd_format::journal::{RECORD_HEADER_BYTES, RecordHeader, RecordKind, payload_checksum};
 use lsvd_format::{Epoch, JournalId, VolumeId, WriterId};
 
-use super::{SYNCED, SYNCED_SLOTS, failed, segment_name, synced_slot};
+use super::{SYNCED, SYNCED_SLOTS, failed, remove, segment_name, synced_slot};
 use crate::error::JournalError;
 use crate::files::Files;
 
@@ -268,6 +268,16 @@ impl<F: Files> JournalWriter<F> {
             self.files.remove(&name).map_err(failed("remove", &name))?;
         }
         Ok(())
+    }
+
+    /// Removes the journal, whose records are all in the log and whose volume was closed: the directory is then free for
+    /// any volume.
+    ///
+    /// # Errors
+    /// The disk's; what is left is then found by the next opening, which needs none of it.
+    pub fn finish(mut self) -> Result<(), JournalError> {
+        let segments: Vec<u64> = self.segments.iter().map(|(first, _)| *first).collect();
+        remove(&mut self.files, &segments)
     }
 
     fn check(&self) -> Result<(), JournalError> {

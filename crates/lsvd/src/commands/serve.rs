@@ -14,11 +14,11 @@ use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use lsvd_nbd::{Limits, Listener, Server};
-use lsvd_volume::{CreateOptions, Error, OpenOptions, Volume};
+use lsvd_volume::{CreateOptions, Error, JournalOptions, OpenOptions, Volume};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cli::Serve;
+use crate::cli::{Flush, Serve};
 use crate::exit::{self, Exit, Usage};
 use crate::export::VolumeExport;
 use crate::process::{self, EndSignals};
@@ -49,6 +49,18 @@ pub(crate) async fn run(arguments: Serve) -> anyhow::Result<Exit> {
     // The command line first: what is wrong with it is no matter of any store.
     if !arguments.listen.is_empty() {
         listen::addresses(&arguments.listen, &[], arguments.allow_remote)?;
+    }
+    match (arguments.journal.flush, &arguments.journal.journal) {
+        (Flush::Journal, None) => {
+            return Err(
+                Usage("--flush journal needs --journal DIR, on a disk that survives".to_owned()).into()
+            );
+        }
+        (Flush::Object, Some(_)) => {
+            let what = "--journal is kept for --flush journal only: say that too, or leave it out";
+            return Err(Usage(what.to_owned()).into());
+        }
+        _ => {}
     }
     let places = places(&arguments)?;
     let names: Vec<&str> = places.iter().map(|place| place.name.as_str()).collect();
@@ -121,7 +133,7 @@ async fn open_all(arguments: &Serve, places: &[Place]) -> anyhow::Result<Vec<Ser
 }
 
 async fn open(arguments: &Serve, place: &Place) -> anyhow::Result<Served> {
-    let options = options(arguments);
+    let options = options(arguments, &place.name);
     let bucket = place.bucket.clone();
     let opened = if arguments.read_only {
         Volume::open_read_only(bucket, options).await
@@ -143,6 +155,7 @@ async fn open(arguments: &Serve, place: &Place) -> anyhow::Result<Served> {
         read_only = opened.read_only,
         objects_processed = opened.recovery.objects_processed,
         objects_archived = opened.recovery.objects_archived,
+        journal_records = opened.recovery.journal_records,
         durable_number = opened.recovery.durable_number.0,
         "volume is open"
     );
@@ -165,7 +178,16 @@ async fn create_and_open(place: &Place, size_bytes: u64, options: OpenOptions) -
     Volume::open(place.bucket.clone(), options).await
 }
 
-fn options(arguments: &Serve) -> OpenOptions {
+/// The volume's own journal: a folder of its name, so that a second volume needs no other directory.
+fn journal(arguments: &Serve, name: &str) -> Option<JournalOptions> {
+    let journal = &arguments.journal;
+    let directory = journal.journal.as_ref().filter(|_| journal.flush == Flush::Journal)?;
+    let mut options = JournalOptions::directory(&directory.join(name));
+    options.bytes_max = journal.journal_size;
+    Some(options)
+}
+
+fn options(arguments: &Serve, name: &str) -> OpenOptions {
     let limits = &arguments.limits;
     OpenOptions {
         batch_bytes_max: limits.batch,
@@ -179,6 +201,8 @@ fn options(arguments: &Serve) -> OpenOptions {
         unsafe_single_writer: arguments.unsafe_single_writer,
         accept_shorter_log: arguments.accept_shorter_log,
         if_free: arguments.if_free,
+        journal: journal(arguments, name),
+        abandon_journal: arguments.journal.abandon_journal,
         ..OpenOptions::default()
     }
 }

@@ -1,0 +1,145 @@
+//! Which journal may be replayed into a volume's log, and what is said when it may not be.
+//!
+//! A journal goes on where the log's last object of data says, if that object was written with this journal, or if the
+//! superblock names the journal as the one in use. Anything else means that somebody wrote past it: its records would
+//! overwrite newer data. Knows superblocks and what replay says of the log's end; no records.
+
+use lsvd_engine::Replay;
+use lsvd_format::superblock::Superblock;
+use lsvd_format::{JournalId, SuperblockNumber};
+use lsvd_local::{Journal, JournalError};
+
+use crate::journal::{AnyFiles, JournalOptions, blocking, open_files};
+use crate::recovery::recover;
+use crate::root::newest_readable;
+use crate::store::{Put, VolumeStore};
+use crate::{Error, OpenOptions};
+
+/// Opens the journal that the options name, if they name one. Nothing of it is replayed. One that can never be accepted as
+/// the volume is now is refused here, before anybody is fenced.
+pub(crate) async fn open_journal(
+    store: &VolumeStore,
+    options: &OpenOptions,
+) -> Result<Option<Journal<AnyFiles>>, Error> {
+    let Some(place) = &options.journal else { return Ok(None) };
+    let (_, superblock) = newest_readable(store, false).await?;
+    let failed = |error| Error::journal(store.label(), error);
+    let files = open_files(place).await.map_err(failed)?;
+    let journal = Journal::open(files, superblock.volume_id, new_id(options)).map_err(failed)?;
+    if superblock.journal.is_none() && journal.has_segments() && !options.abandon_journal {
+        let replay = recover(store, &superblock, true).await?.replay;
+        if contained_by_log(&replay, journal.id()).is_none() {
+            return Err(passed_over(store, place, journal.id()));
+        }
+    }
+    Ok(Some(journal))
+}
+
+fn new_id(options: &OpenOptions) -> JournalId {
+    JournalId((options.environment.random)())
+}
+
+/// The last record that the log contains, if its last object of data was written with this journal.
+fn contained_by_log(replay: &Replay, journal: JournalId) -> Option<u64> {
+    replay.last_data()?.journal.filter(|position| position.journal == journal).map(|position| position.record)
+}
+
+fn passed_over(store: &VolumeStore, place: &JournalOptions, journal: JournalId) -> Error {
+    Error::JournalPassedOver { volume: store.label(), journal, place: place.place().to_owned() }
+}
+
+/// The journal that the next superblock version names: the one in use if it is `ours`. Before the epoch is raised.
+///
+/// # Errors
+/// [`Error::JournalNeeded`] if another one is in use, and it is not given up.
+pub(crate) async fn in_use(
+    store: &VolumeStore,
+    options: &OpenOptions,
+    current: &Superblock,
+    ours: Option<JournalId>,
+) -> Result<Option<JournalId>, Error> {
+    let goes_on = ours.filter(|_| !options.accept_shorter_log);
+    let Some(journal) = current.journal.filter(|named| Some(*named) != goes_on) else {
+        return Ok(current.journal);
+    };
+    // What is lost at most is what was flushed after the last object: say it before it is lost.
+    let last = match store.list_log(None).await?.last() {
+        Some(last) => store.read_log_header(last.number).await?,
+        None => None,
+    };
+    let stored_unix_ms = last.map(|header| header.sealed_unix_ms);
+    let needed = Error::JournalNeeded { volume: store.label(), journal, stored_unix_ms };
+    if !options.abandon_journal {
+        return Err(needed);
+    }
+    tracing::warn!("{needed}. It is given up for lost, as was asked for");
+    Ok(None)
+}
+
+/// A journal that may be replayed.
+pub(crate) struct Accepted {
+    pub(crate) journal: Journal<AnyFiles>,
+    /// The last record that the log contains.
+    pub(crate) contained: u64,
+}
+
+/// Decides, when the volume is taken over and its log can not grow any more, and has the superblock name the journal.
+pub(crate) async fn accept(
+    store: &VolumeStore,
+    (options, place): (&OpenOptions, &JournalOptions),
+    journal: Journal<AnyFiles>,
+    replay: &Replay,
+    (number, superblock): (&mut SuperblockNumber, &mut Superblock),
+) -> Result<Accepted, Error> {
+    let failed = |error| Error::journal(store.label(), error);
+    let in_log = contained_by_log(replay, journal.id());
+    let named = superblock.journal == Some(journal.id());
+    let contained = match (named, options.accept_shorter_log) {
+        // A log that was wound back has not what the journal's records were written over.
+        (_, true) => None,
+        (true, false) => Some(in_log.unwrap_or(0)),
+        (false, false) => in_log,
+    };
+    let accepted = match contained {
+        Some(contained) => {
+            let check = blocking(place.has_own_thread(), move || {
+                let checked = journal.check(contained);
+                (journal, checked)
+            });
+            match check.await {
+                (journal, Ok(left)) => {
+                    if left.records > 0 {
+                        let (records, bytes) = (left.records, left.bytes);
+                        tracing::info!(volume = %store.label(), records, bytes, "the journal has what the log does not");
+                    }
+                    Accepted { journal, contained }
+                }
+                (journal, Err(error @ JournalError::Damaged { .. })) if options.abandon_journal => {
+                    tracing::warn!("{error}. It is given up for lost, as was asked for");
+                    anew(options, journal).map_err(failed)?
+                }
+                (_, Err(error)) => return Err(failed(error)),
+            }
+        }
+        None if journal.has_segments() && !options.abandon_journal => {
+            return Err(passed_over(store, place, journal.id()));
+        }
+        None => anew(options, journal).map_err(failed)?,
+    };
+    if superblock.journal != Some(accepted.journal.id()) {
+        let named = Superblock {
+            written_unix_ms: (options.environment.now_unix_ms)(),
+            ..superblock.clone().with_journal(Some(accepted.journal.id()))
+        };
+        *number = number.next();
+        if let Put::Theirs(theirs) = store.put_superblock(*number, &named).await? {
+            return Err(Error::Fenced { volume: store.label(), epoch: Some(theirs.epoch) });
+        }
+        *superblock = named;
+    }
+    Ok(accepted)
+}
+
+fn anew(options: &OpenOptions, journal: Journal<AnyFiles>) -> Result<Accepted, JournalError> {
+    Ok(Accepted { journal: journal.begin_anew(new_id(options))?, contained: 0 })
+}

@@ -1,0 +1,463 @@
+//! The journal's hands: one thread that writes records, syncs once for all who wait, and lets go of what the log contains.
+//!
+//! The engine says what and in which order, under its lock; the queue here keeps that order. Knows no order of writes.
+//! Invariants: 1. a record that the log contains is dropped from the queue, so that a slow disk holds no memory for long;
+//! 2. a failed write or sync ends the volume: nobody is answered by a journal that failed.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use lsvd_engine::{Content, Event};
+use lsvd_format::journal::{RecordHeader, RecordKind};
+use lsvd_format::{BLOCK_BYTES, Epoch, Extent, WriterId};
+use lsvd_local::{Directory, Files, JournalError, JournalWriter, Limits, Replaying, Written};
+use tokio::sync::Notify;
+
+use crate::Error;
+use crate::core::Core;
+
+/// The files behind a journal, whatever they are.
+pub(crate) type AnyFiles = Box<dyn Files + Send>;
+pub(crate) type Writer = JournalWriter<AnyFiles>;
+
+/// Records are read from the disk in runs of about this many bytes when a journal is replayed.
+const REPLAY_RUN_BYTES: u64 = 4 << 20;
+
+/// Where a volume's journal is, and its ceilings.
+#[derive(Clone)]
+pub struct JournalOptions {
+    open: OpenFiles,
+    place: Arc<str>,
+    /// Bytes that the journal takes of its disk at most. 8 GiB by default; when they are used up, flushes wait for the
+    /// store as if there was no journal.
+    pub bytes_max: u64,
+    pause: Option<Pause>,
+}
+
+type OpenFiles = Arc<dyn Fn() -> io::Result<AnyFiles> + Send + Sync>;
+type Pause = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+impl JournalOptions {
+    /// A journal in a directory, which is made if it is not there. One journal to a directory.
+    pub fn directory(path: &Path) -> Self {
+        let directory = path.to_owned();
+        let open = move || Directory::open(&directory).map(|files| Box::new(files) as AnyFiles);
+        let bytes_max = Limits::default().bytes_max;
+        Self { open: Arc::new(open), place: path.display().to_string().into(), bytes_max, pause: None }
+    }
+
+    /// A journal on a simulated disk: no thread of its own, a task that pauses before each step instead.
+    pub fn simulated(
+        open: impl Fn() -> io::Result<Box<dyn Files + Send>> + Send + Sync + 'static,
+        pause: impl Fn() -> Duration + Send + Sync + 'static,
+    ) -> Self {
+        let bytes_max = Limits::default().bytes_max;
+        Self {
+            open: Arc::new(open),
+            place: "a simulated disk".into(),
+            bytes_max,
+            pause: Some(Arc::new(pause)),
+        }
+    }
+
+    pub(crate) fn open(&self) -> io::Result<AnyFiles> {
+        (self.open)()
+    }
+
+    /// Whether its disk's work is done where it holds nobody up.
+    pub(crate) fn has_own_thread(&self) -> bool {
+        self.pause.is_none()
+    }
+
+    /// Where it is, for people.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        let usual = Limits::default();
+        // Half of it at most, so that there is something to remove before it is full.
+        let segment_bytes = usual.segment_bytes.min(self.bytes_max / 2);
+        Limits { segment_bytes, bytes_max: self.bytes_max }
+    }
+}
+
+impl fmt::Debug for JournalOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JournalOptions").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+struct Record {
+    record: u64,
+    extent: Extent,
+    content: Content,
+}
+
+#[derive(Default)]
+struct Queued {
+    records: VecDeque<Record>,
+    /// Somebody waits for this record.
+    sync: u64,
+    /// The log contains all up to this one.
+    released: u64,
+    ended: bool,
+    /// A writer that is let go is kept here for who closes the volume.
+    keep: bool,
+    kept: Option<Writer>,
+    gone: bool,
+}
+
+/// What the engine asked for and is not done, in order.
+#[derive(Default)]
+pub(crate) struct JournalQueue {
+    state: Mutex<Queued>,
+    /// For a thread that waits.
+    changed: Condvar,
+    /// For a task that waits.
+    notify: Notify,
+}
+
+impl JournalQueue {
+    fn lock(&self) -> MutexGuard<'_, Queued> {
+        self.state.lock().expect("nothing panics under this lock")
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Queued)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+        self.notify.notify_one();
+    }
+
+    pub(crate) fn write(&self, record: u64, extent: Extent, content: Content) {
+        self.change(|queued| queued.records.push_back(Record { record, extent, content }));
+    }
+
+    pub(crate) fn sync(&self, record: u64) {
+        self.change(|queued| queued.sync = queued.sync.max(record));
+    }
+
+    pub(crate) fn release(&self, record: u64) {
+        self.change(|queued| {
+            queued.released = queued.released.max(record);
+            while queued.records.front().is_some_and(|first| first.record <= record) {
+                queued.records.pop_front();
+            }
+        });
+    }
+
+    /// Nothing more is done.
+    pub(crate) fn end(&self) {
+        self.change(|queued| queued.ended = true);
+    }
+
+    /// The writer is to be kept when the work ends: for [`JournalQueue::take_writer`].
+    pub(crate) fn keep_writer(&self) {
+        self.change(|queued| queued.keep = true);
+    }
+
+    /// The writer of a journal whose work has ended: `None` until then.
+    pub(crate) fn take_writer(&self) -> Option<Writer> {
+        self.lock().kept.take()
+    }
+
+    /// Whether the work has ended.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.lock().gone
+    }
+}
+
+/// What is to be done next.
+enum Work {
+    Release(u64),
+    Write(Record),
+    Sync,
+    Wait,
+    End,
+}
+
+/// Who does it.
+struct Worker {
+    core: Arc<Core>,
+    queue: Arc<JournalQueue>,
+    /// Taken only when it is dropped.
+    writer: Option<Writer>,
+    identity: (Epoch, WriterId),
+    synced: u64,
+    released: u64,
+    /// There is no room until something is released.
+    full: bool,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let writer = self.writer.take();
+        self.queue.change(|queued| {
+            queued.gone = true;
+            queued.kept = writer.filter(|_| queued.keep);
+        });
+    }
+}
+
+impl Worker {
+    fn next(&self, queued: &mut Queued) -> Work {
+        let written = self.writer.as_ref().map_or(0, JournalWriter::last);
+        if queued.ended {
+            return Work::End;
+        }
+        if queued.released > self.released {
+            return Work::Release(queued.released);
+        }
+        // Once for all that wait by now; who comes while it runs shares the next one.
+        if queued.sync > self.synced.max(queued.released) && written >= queued.sync {
+            return Work::Sync;
+        }
+        match queued.records.pop_front() {
+            Some(record) if self.full => {
+                queued.records.push_front(record);
+                Work::Wait
+            }
+            Some(record) => Work::Write(record),
+            None => Work::Wait,
+        }
+    }
+
+    /// Does one thing; `false` when there is nothing more to do.
+    fn work(&mut self, work: Work) -> bool {
+        let Some(writer) = &mut self.writer else { return false };
+        let failed = match work {
+            Work::End => return false,
+            Work::Wait => return true,
+            Work::Release(record) => {
+                (self.released, self.full) = (record, false);
+                if let Err(error) = writer.release(record) {
+                    // The next opening removes it.
+                    tracing::warn!(volume = %self.core.store().label(), "{error}");
+                }
+                return true;
+            }
+            Work::Sync => match writer.sync() {
+                Ok(record) => {
+                    self.synced = record;
+                    self.core.event(Event::JournalSynced { record });
+                    return true;
+                }
+                Err(error) => error,
+            },
+            Work::Write(Record { record, extent, content }) => {
+                let range = (extent.start.0 * BLOCK_BYTES, extent.count.0 * BLOCK_BYTES);
+                let (kind, data) = match &content {
+                    Content::Data(bytes) => (RecordKind::Data, &bytes[..]),
+                    Content::Zero => (RecordKind::Zero, &[][..]),
+                    Content::Trim => (RecordKind::Trim, &[][..]),
+                };
+                match writer.write(record, self.identity, kind, range, data) {
+                    Ok(Written::Done) => return true,
+                    Ok(Written::Full) => {
+                        self.full = true;
+                        self.queue.change(|queued| {
+                            // Unless the log contains it since.
+                            if record > queued.released {
+                                queued.records.push_front(Record { record, extent, content });
+                            }
+                        });
+                        let held_bytes = writer.bytes();
+                        tracing::warn!(
+                            volume = %self.core.store().label(),
+                            held_bytes,
+                            "the journal is full: flushes wait for the store"
+                        );
+                        self.core.event(Event::JournalFull);
+                        return true;
+                    }
+                    Err(error) => error,
+                }
+            }
+        };
+        self.core.end(Error::journal(self.core.store().label(), failed));
+        false
+    }
+
+    /// For a thread of its own.
+    fn run(mut self) {
+        let queue = self.queue.clone();
+        loop {
+            let work = {
+                let mut queued = queue.lock();
+                loop {
+                    match self.next(&mut queued) {
+                        Work::Wait => queued = queue.changed.wait(queued).expect("as for the lock"),
+                        work => break work,
+                    }
+                }
+            };
+            if !self.work(work) {
+                return;
+            }
+        }
+    }
+
+    /// For a simulation.
+    async fn run_as_task(mut self, pause: Pause) {
+        let queue = self.queue.clone();
+        loop {
+            let work = self.next(&mut queue.lock());
+            if matches!(work, Work::Wait) {
+                queue.notify.notified().await;
+                continue;
+            }
+            tokio::time::sleep(pause()).await;
+            if !self.work(work) {
+                return;
+            }
+        }
+    }
+}
+
+/// Starts the work.
+///
+/// # Errors
+/// If no thread can be had.
+pub(crate) fn start(
+    core: &Arc<Core>,
+    options: &JournalOptions,
+    writer: Writer,
+    contained: u64,
+    identity: (Epoch, WriterId),
+) -> Result<(), Error> {
+    let Some(queue) = core.journal() else { return Ok(()) };
+    let synced = writer.last();
+    let worker = Worker {
+        core: core.clone(),
+        queue: queue.clone(),
+        writer: Some(writer),
+        identity,
+        synced,
+        released: contained,
+        full: false,
+    };
+    match options.pause.clone() {
+        Some(pause) => core.spawn(worker.run_as_task(pause)),
+        None => {
+            let thread = std::thread::Builder::new().name("lsvd-journal".to_owned());
+            thread.spawn(move || worker.run()).map_err(|source| {
+                let failed =
+                    JournalError::Io { what: "start the thread of", file: options.place.to_string(), source };
+                Error::journal(core.store().label(), failed)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Hands the journal's records to the engine, as fast as the ceiling of its memory allows. Gives the writer and how many
+/// records there were.
+pub(crate) async fn replay(
+    core: &Arc<Core>,
+    options: &JournalOptions,
+    mut replaying: Replaying<AnyFiles>,
+    buffer_bytes_max: u64,
+) -> Result<(Writer, u64), Error> {
+    const LOOK_EVERY: Duration = Duration::from_millis(2);
+    let own_thread = options.has_own_thread();
+    let failed = |error| Error::journal(core.store().label(), error);
+    let mut records = 0;
+    loop {
+        let run = blocking(own_thread, move || {
+            let run = read_run(&mut replaying);
+            (replaying, run)
+        });
+        let (back, run) = run.await;
+        replaying = back;
+        let run = run.map_err(failed)?;
+        if run.is_empty() {
+            break;
+        }
+        for (header, data) in run {
+            let (extent, content) = content_of(core, &header, data)?;
+            // What is uploaded by now makes room; a single record is always let in.
+            loop {
+                core.check_ended()?;
+                let buffered_bytes = core.stats().buffered_bytes;
+                if buffered_bytes == 0 || buffered_bytes + header.payload_bytes() <= buffer_bytes_max {
+                    break;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            records += 1;
+            core.event(Event::Replayed { record: header.record, extent, content });
+        }
+    }
+    let limits = options.limits();
+    let writer = blocking(own_thread, move || replaying.finish(limits)).await.map_err(failed)?;
+    Ok((writer, records))
+}
+
+type Run = Vec<(RecordHeader, Vec<u8>)>;
+
+fn read_run(replaying: &mut Replaying<AnyFiles>) -> Result<Run, JournalError> {
+    let (mut run, mut run_bytes) = (Vec::new(), 0);
+    while run_bytes < REPLAY_RUN_BYTES {
+        let Some((header, data)) = replaying.record()? else { break };
+        run_bytes += header.payload_bytes() + 1;
+        run.push((header, data));
+    }
+    Ok(run)
+}
+
+fn content_of(core: &Core, header: &RecordHeader, data: Vec<u8>) -> Result<(Extent, Content), Error> {
+    let (start, length) = (header.start_bytes, header.length_bytes);
+    let fits = start.checked_add(length).is_some_and(|end| end <= core.size_bytes());
+    if !fits || start % BLOCK_BYTES != 0 || length % BLOCK_BYTES != 0 {
+        let reason = format!(
+            "record {} covers {length} bytes at byte {start}, which are no whole blocks of this volume",
+            header.record
+        );
+        let damaged = JournalError::Damaged { file: "its records".to_owned(), offset: 0, reason };
+        return Err(Error::journal(core.store().label(), damaged));
+    }
+    let content = match header.kind {
+        RecordKind::Data => Content::Data(data.into()),
+        RecordKind::Zero => Content::Zero,
+        RecordKind::Trim => Content::Trim,
+    };
+    Ok((Extent::new(start / BLOCK_BYTES, length / BLOCK_BYTES), content))
+}
+
+/// Runs what waits for a disk where it holds nobody up; in a simulation at once.
+pub(crate) async fn blocking<T: Send + 'static>(
+    own_thread: bool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    if !own_thread {
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Opens a journal's directory, waiting a moment for a process that is about to let go of it.
+pub(crate) async fn open_files(options: &JournalOptions) -> Result<AnyFiles, JournalError> {
+    const TRIES: u32 = 40;
+    const PAUSE: Duration = Duration::from_millis(50);
+    for _ in 1..TRIES {
+        match options.open() {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => tokio::time::sleep(PAUSE).await,
+            other => return other.map_err(|error| opening(options, error)),
+        }
+    }
+    options.open().map_err(|error| opening(options, error))
+}
+
+fn opening(options: &JournalOptions, source: io::Error) -> JournalError {
+    if source.kind() == ErrorKind::ResourceBusy {
+        return JournalError::InUse;
+    }
+    JournalError::Io { what: "open", file: options.place.to_string(), source }
+}
