@@ -29,6 +29,8 @@ pub struct Replay {
 /// The last object of a log that is no fence: what its writer had stored when the log ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastData {
+    /// The opening that wrote it.
+    pub epoch: Epoch,
     /// When it was sealed, in milliseconds since 1970 by its writer's clock.
     pub sealed_unix_ms: u64,
     /// The journal of its writer and the last record that the log contains, if it had one.
@@ -91,8 +93,8 @@ impl Replay {
         apply(&mut self.map, &mut self.objects, header);
         self.last = Some(header.identity);
         if !matches!(header.entries[..], [Entry::Fence { .. }]) {
-            let (sealed_unix_ms, journal) = (header.sealed_unix_ms, header.journal);
-            self.last_data = Some(LastData { sealed_unix_ms, journal });
+            let (epoch, sealed_unix_ms) = (header.identity.epoch, header.sealed_unix_ms);
+            self.last_data = Some(LastData { epoch, sealed_unix_ms, journal: header.journal });
         }
         self.next = match header.entries[..] {
             [Entry::Fence { next }] => {

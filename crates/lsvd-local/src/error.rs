@@ -2,7 +2,7 @@
 
 use std::io;
 
-use lsvd_format::VolumeId;
+use lsvd_format::{Epoch, VolumeId};
 
 /// Why a journal can not be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,18 @@ pub enum JournalError {
         ours: VolumeId,
         /// The journal's.
         theirs: VolumeId,
+    },
+    /// The journal was written to a later state of the volume, which was wound back or is an older copy: its records were
+    /// written over what is not there. Use another directory, or give the records up.
+    #[error(
+        "the journal was in use by epoch {epoch} of the volume, and the volume is only at epoch {volume_epoch}: it is an \
+         older copy, without what the journal's records were written over"
+    )]
+    OlderVolume {
+        /// The last opening that had the journal.
+        epoch: Epoch,
+        /// The volume's.
+        volume_epoch: Epoch,
     },
     /// Another process has the journal: stop it first.
     #[error("the journal is in use by another process")]

@@ -8,6 +8,9 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
 /// A directory's files, by name. What is not synced may be lost in a crash, in any part and order; a name that was made
 /// or removed is durable after [`Files::sync_names`].
 pub trait Files {
@@ -41,6 +44,14 @@ pub trait Files {
     /// # Errors
     /// The disk's.
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()>;
+    /// Makes a file longer, with zeroes, and reserves the room on the disk where that can be done: writing there then changes
+    /// no more than the bytes, so that a sync has less to do, and wants for no room.
+    ///
+    /// # Errors
+    /// The disk's; [`ErrorKind::StorageFull`] if there is no room.
+    fn reserve(&mut self, name: &str, length: u64) -> io::Result<()> {
+        self.truncate(name, length)
+    }
     /// Makes a file's bytes and length durable.
     ///
     /// # Errors
@@ -83,6 +94,10 @@ impl<F: Files + ?Sized> Files for Box<F> {
         (**self).truncate(name, length)
     }
 
+    fn reserve(&mut self, name: &str, length: u64) -> io::Result<()> {
+        (**self).reserve(name, length)
+    }
+
     fn sync(&mut self, name: &str) -> io::Result<()> {
         (**self).sync(name)
     }
@@ -100,8 +115,8 @@ impl<F: Files + ?Sized> Files for Box<F> {
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    /// Holds the lock.
-    _lock: File,
+    /// Holds the lock; none of one that is only looked at.
+    _lock: Option<File>,
     /// The file that was used last: appends go to one file for a long time.
     open: Option<(String, File)>,
 }
@@ -126,7 +141,12 @@ impl Directory {
             TryLockError::WouldBlock => ErrorKind::ResourceBusy.into(),
             TryLockError::Error(error) => error,
         })?;
-        Ok(Self { path: path.to_owned(), _lock: lock, open: None })
+        Ok(Self { path: path.to_owned(), _lock: Some(lock), open: None })
+    }
+
+    /// A directory that is only read, whoever writes it meanwhile.
+    pub fn look_at(path: &Path) -> Self {
+        Self { path: path.to_owned(), _lock: None, open: None }
     }
 
     fn file(&mut self, name: &str) -> io::Result<&File> {
@@ -180,6 +200,15 @@ impl Files for Directory {
 
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
         self.file(name)?.set_len(length)
+    }
+
+    fn reserve(&mut self, name: &str, length: u64) -> io::Result<()> {
+        let file = self.file(name)?;
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, length) {
+            // Not every file system can; there it grows as it is written to.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            reserved => Ok(reserved?),
+        }
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {

@@ -14,7 +14,7 @@ mod tests;
 mod writer;
 
 use lsvd_format::journal::RecordHeader;
-use lsvd_format::{JournalId, NUMBER_MAX, VolumeId};
+use lsvd_format::{Epoch, JournalId, NUMBER_MAX, VolumeId};
 
 pub use self::writer::{JournalWriter, Limits, Written};
 use crate::error::JournalError;
@@ -27,9 +27,12 @@ const SEGMENT: &str = ".seg";
 /// Name of the file that says how far the journal was synced. It is written after each sync and not synced itself: what
 /// it says is true, and may lag.
 const SYNCED: &str = "synced";
-/// Where its two slots are, written in turn so that one is always whole, and how long one is.
-const SYNCED_SLOTS: [u64; 2] = [0, 4096];
-const SYNCED_LEN: usize = 28;
+/// Name of the file that says which opening of the volume had the journal last. It is synced before that opening stores
+/// anything.
+const OPENING: &str = "opening";
+/// Where the two slots of such a file are, written in turn so that one is always whole, and how long one is.
+const SLOTS: [u64; 2] = [0, 4096];
+const SLOT_LEN: usize = 28;
 /// Bytes of an identity file at most.
 const IDENTITY_LEN_MAX: usize = 256;
 
@@ -85,39 +88,44 @@ fn parse_identity(text: &str) -> Option<(JournalId, VolumeId)> {
     (identity_line(id, volume) == text).then_some((id, volume))
 }
 
-/// A slot of the file [`SYNCED`].
-fn synced_slot(id: JournalId, record: u64) -> [u8; SYNCED_LEN] {
-    let mut slot = [0; SYNCED_LEN];
+/// A slot of the files [`SYNCED`] and [`OPENING`]: a number that only grows.
+fn slot(id: JournalId, number: u64) -> [u8; SLOT_LEN] {
+    let mut slot = [0; SLOT_LEN];
     slot[..16].copy_from_slice(&id.0);
-    slot[16..24].copy_from_slice(&record.to_le_bytes());
+    slot[16..24].copy_from_slice(&number.to_le_bytes());
     let checksum = crc32c::crc32c(&slot[..24]);
     slot[24..].copy_from_slice(&checksum.to_le_bytes());
     slot
 }
 
-/// How far the journal is known to have been synced.
-fn read_synced<F: Files>(files: &F, id: JournalId) -> Result<u64, JournalError> {
-    let mut synced = 0;
-    if !files.names().map_err(failed("list", "."))?.iter().any(|name| name == SYNCED) {
-        return Ok(synced);
+/// The highest number that a file of slots says, and the slot that it does not stand in; 0 if it says none.
+fn read_slots<F: Files>(files: &F, file: &str, id: JournalId) -> Result<(u64, u64), JournalError> {
+    let (mut highest, mut free) = (0, SLOTS[0]);
+    if !files.names().map_err(failed("list", "."))?.iter().any(|name| name == file) {
+        return Ok((highest, free));
     }
-    for offset in SYNCED_SLOTS {
-        let mut slot = [0; SYNCED_LEN];
-        let got = files.read(SYNCED, offset, &mut slot).map_err(failed("read", SYNCED))?;
-        let record = slot[16..24].iter().rev().fold(0, |record, byte| record << 8 | u64::from(*byte));
-        if got == SYNCED_LEN && slot == synced_slot(id, record) {
-            synced = synced.max(record);
+    for (offset, other) in SLOTS.into_iter().zip(SLOTS.into_iter().rev()) {
+        let mut bytes = [0; SLOT_LEN];
+        let got = files.read(file, offset, &mut bytes).map_err(failed("read", file))?;
+        let number = bytes[16..24].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        if got == SLOT_LEN && bytes == slot(id, number) && number > highest {
+            (highest, free) = (number, other);
         }
     }
-    Ok(synced)
+    Ok((highest, free))
 }
 
 impl<F: Files> Journal<F> {
-    /// Finds the journal of `volume` in a directory; begins one with the id `new` if there is none.
+    /// Finds the journal of `volume` in a directory and changes nothing; `None` if there is none.
     ///
     /// # Errors
     /// [`JournalError::OtherVolume`]; [`JournalError::Damaged`] if it can not be said whose it is; the disk's.
-    pub fn open(mut files: F, volume: VolumeId, new: JournalId) -> Result<Self, JournalError> {
+    pub fn find(files: F, volume: VolumeId) -> Result<Option<Self>, JournalError> {
+        Self::found(files, volume).map(Result::ok)
+    }
+
+    /// The journal, or the files without one.
+    fn found(files: F, volume: VolumeId) -> Result<Result<Self, F>, JournalError> {
         let names = files.names().map_err(failed("list", "."))?;
         let mut segments: Vec<u64> = names.iter().filter_map(|name| parse_segment(name)).collect();
         segments.sort_unstable();
@@ -126,30 +134,64 @@ impl<F: Files> Journal<F> {
             true => files.read(IDENTITY, 0, &mut bytes).map_err(failed("read", IDENTITY))?,
             false => 0,
         };
-        let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
-        let id = match parse_identity(&text) {
-            Some((_, theirs)) if theirs != volume => {
-                return Err(JournalError::OtherVolume { ours: volume, theirs });
-            }
-            Some((id, _)) => id,
-            None if segments.is_empty() => {
-                // None, or one whose beginning was cut short by a crash: no segment was ever made.
-                files.create(IDENTITY).map_err(failed("create", IDENTITY))?;
-                new
-            }
+        match parse_identity(&String::from_utf8_lossy(&bytes[..length])) {
+            Some((_, theirs)) if theirs != volume => Err(JournalError::OtherVolume { ours: volume, theirs }),
+            Some((id, _)) => Ok(Ok(Self { files, id, volume, segments })),
+            // None, or one whose beginning was cut short by a crash: no segment was ever made.
+            None if segments.is_empty() => Ok(Err(files)),
             None => {
-                return Err(damaged(
-                    IDENTITY,
-                    0,
-                    "it does not say whose journal this is, and there are records",
-                ));
+                let reason = "it does not say whose journal this is, and there are records";
+                Err(damaged(IDENTITY, 0, reason))
+            }
+        }
+    }
+
+    /// Finds the journal of `volume` in a directory; begins one with the id `new` if there is none.
+    ///
+    /// # Errors
+    /// As for [`Journal::find`].
+    pub fn open(files: F, volume: VolumeId, new: JournalId) -> Result<Self, JournalError> {
+        let mut journal = match Self::found(files, volume)? {
+            Ok(journal) => journal,
+            Err(mut files) => {
+                files.create(IDENTITY).map_err(failed("create", IDENTITY))?;
+                Self { files, id: new, volume, segments: Vec::new() }
             }
         };
         // Also one that was found: who wrote it may have been killed, or its sync may have failed, before it was durable.
-        files.write(IDENTITY, 0, identity_line(id, volume).as_bytes()).map_err(failed("write", IDENTITY))?;
+        let (line, files) = (identity_line(journal.id, volume), &mut journal.files);
+        files.write(IDENTITY, 0, line.as_bytes()).map_err(failed("write", IDENTITY))?;
         files.sync(IDENTITY).map_err(failed("sync", IDENTITY))?;
         files.sync_names().map_err(failed("sync the names of", "."))?;
-        Ok(Self { files, id, volume, segments })
+        Ok(journal)
+    }
+
+    /// The opening of the volume that had the journal last; `None` before the first one.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn opening(&self) -> Result<Option<Epoch>, JournalError> {
+        let (epoch, _) = read_slots(&self.files, OPENING, self.id)?;
+        Ok((epoch > 0).then_some(Epoch(epoch)))
+    }
+
+    /// Notes, durably, that the opening `epoch` has the journal: before that opening stores anything, so that what it
+    /// stores is known as the work of this journal, and what a copy of this journal stores is not.
+    ///
+    /// # Errors
+    /// [`JournalError::OlderVolume`] if a later opening has had it; the disk's.
+    pub fn begin_opening(&mut self, epoch: Epoch) -> Result<(), JournalError> {
+        let (before, free) = read_slots(&self.files, OPENING, self.id)?;
+        if before >= epoch.0 {
+            return Err(JournalError::OlderVolume { epoch: Epoch(before), volume_epoch: epoch });
+        }
+        let files = &mut self.files;
+        if before == 0 {
+            files.create(OPENING).map_err(failed("create", OPENING))?;
+        }
+        files.write(OPENING, free, &slot(self.id, epoch.0)).map_err(failed("write", OPENING))?;
+        files.sync(OPENING).map_err(failed("sync", OPENING))?;
+        files.sync_names().map_err(failed("sync the names of", "."))
     }
 
     /// The journal's id: what superblock and log objects name it by.
@@ -180,7 +222,7 @@ impl<F: Files> Journal<F> {
         // From the last segment that begins at or below the first record of interest: all before it are contained.
         let next = contained + 1;
         let first = self.segments.iter().rposition(|first| *first <= next).unwrap_or(0);
-        let promised = read_synced(&self.files, self.id)?;
+        let (promised, _) = read_slots(&self.files, SYNCED, self.id)?;
         Ok(scan::Scan::new(self.id, self.volume, next, promised, self.segments[first..].to_vec()))
     }
 
@@ -214,7 +256,8 @@ impl<F: Files> Journal<F> {
 fn remove<F: Files>(files: &mut F, segments: &[u64]) -> Result<(), JournalError> {
     let names = files.names().map_err(failed("list", "."))?;
     let segments = segments.iter().map(|first| segment_name(*first));
-    for name in [SYNCED.to_owned()].into_iter().chain(segments).chain([IDENTITY.to_owned()]) {
+    let last = [OPENING.to_owned(), IDENTITY.to_owned()];
+    for name in [SYNCED.to_owned()].into_iter().chain(segments).chain(last) {
         if names.contains(&name) {
             files.remove(&name).map_err(failed("remove", &name))?;
             files.sync_names().map_err(failed("sync the names of", "."))?;

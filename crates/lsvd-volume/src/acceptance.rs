@@ -1,13 +1,14 @@
 //! Which journal may be replayed into a volume's log, and what is said when it may not be.
 //!
-//! A journal goes on where the log's last object of data says, if that object was written with this journal, or if the
-//! superblock names the journal as the one in use. Anything else means that somebody wrote past it: its records would
-//! overwrite newer data. Knows superblocks and what replay says of the log's end; no records.
+//! It may if the superblock names it as in use, or the log's last data were written with it; and if it knows the opening that
+//! wrote those data. Anything else means that somebody wrote past it, and its records would overwrite newer data: a daemon
+//! without it, or one with a copy of it, as a host's restored image has one. Then it goes on behind the record that those data
+//! name. Knows superblocks and what replay says of the log's end; no records.
 
 use lsvd_engine::Replay;
 use lsvd_format::superblock::Superblock;
 use lsvd_format::{JournalId, SuperblockNumber};
-use lsvd_local::{Journal, JournalError};
+use lsvd_local::{Held, Journal, JournalError};
 
 use crate::journal::{AnyFiles, JournalOptions, blocking, open_files};
 use crate::recovery::recover;
@@ -26,9 +27,15 @@ pub(crate) async fn open_journal(
     let failed = |error| Error::journal(store.label(), error);
     let files = open_files(place).await.map_err(failed)?;
     let journal = Journal::open(files, superblock.volume_id, new_id(options)).map_err(failed)?;
-    if superblock.journal.is_none() && journal.has_segments() && !options.abandon_journal {
+    if options.abandon_journal {
+        return Ok(Some(journal));
+    }
+    if let Some(epoch) = journal.opening().map_err(failed)?.filter(|epoch| *epoch > superblock.epoch) {
+        return Err(failed(JournalError::OlderVolume { epoch, volume_epoch: superblock.epoch }));
+    }
+    if superblock.journal.is_none() && journal.has_segments() {
         let replay = recover(store, &superblock, true).await?.replay;
-        if contained_by_log(&replay, journal.id()).is_none() {
+        if contained_by_log(&superblock, &replay, &journal).map_err(failed)?.is_none() {
             return Err(passed_over(store, place, journal.id()));
         }
     }
@@ -39,9 +46,17 @@ fn new_id(options: &OpenOptions) -> JournalId {
     JournalId((options.environment.random)())
 }
 
-/// The last record that the log contains, if its last object of data was written with this journal.
-fn contained_by_log(replay: &Replay, journal: JournalId) -> Option<u64> {
-    replay.last_data()?.journal.filter(|position| position.journal == journal).map(|position| position.record)
+/// The last record of this journal that the log contains; `None` if it may not be replayed.
+fn contained_by_log(
+    superblock: &Superblock,
+    replay: &Replay,
+    journal: &Journal<AnyFiles>,
+) -> Result<Option<u64>, JournalError> {
+    let (last, had_last) = (replay.last_data(), journal.opening()?);
+    let in_log = last.and_then(|last| last.journal).filter(|position| position.journal == journal.id());
+    let in_use = in_log.is_some() || superblock.journal == Some(journal.id());
+    let is_known = last.is_none_or(|last| had_last.is_some_and(|epoch| last.epoch <= epoch));
+    Ok((in_use && is_known).then(|| in_log.map_or(0, |position| position.record)))
 }
 
 fn passed_over(store: &VolumeStore, place: &JournalOptions, journal: JournalId) -> Error {
@@ -92,15 +107,14 @@ pub(crate) async fn accept(
     (number, superblock): (&mut SuperblockNumber, &mut Superblock),
 ) -> Result<Accepted, Error> {
     let failed = |error| Error::journal(store.label(), error);
-    let in_log = contained_by_log(replay, journal.id());
-    let named = superblock.journal == Some(journal.id());
-    let contained = match (named, options.accept_shorter_log) {
+    let contained = match journal.opening().map_err(failed)? {
         // A log that was wound back has not what the journal's records were written over.
-        (_, true) => None,
-        (true, false) => Some(in_log.unwrap_or(0)),
-        (false, false) => in_log,
+        _ if options.accept_shorter_log => None,
+        // Nor has an older copy of the volume.
+        Some(later) if later >= superblock.epoch => None,
+        _ => contained_by_log(superblock, replay, &journal).map_err(failed)?,
     };
-    let accepted = match contained {
+    let mut accepted = match contained {
         Some(contained) => {
             let check = blocking(place.has_own_thread(), move || {
                 let checked = journal.check(contained);
@@ -116,7 +130,7 @@ pub(crate) async fn accept(
                 }
                 (journal, Err(error @ JournalError::Damaged { .. })) if options.abandon_journal => {
                     tracing::warn!("{error}. It is given up for lost, as was asked for");
-                    anew(options, journal).map_err(failed)?
+                    anew(store, options, journal).map_err(failed)?
                 }
                 (_, Err(error)) => return Err(failed(error)),
             }
@@ -124,8 +138,15 @@ pub(crate) async fn accept(
         None if journal.has_segments() && !options.abandon_journal => {
             return Err(passed_over(store, place, journal.id()));
         }
-        None => anew(options, journal).map_err(failed)?,
+        None => anew(store, options, journal).map_err(failed)?,
     };
+    let epoch = superblock.epoch;
+    let note = blocking(place.has_own_thread(), move || {
+        let noted = accepted.journal.begin_opening(epoch);
+        (accepted, noted)
+    });
+    let (accepted, noted) = note.await;
+    noted.map_err(failed)?;
     if superblock.journal != Some(accepted.journal.id()) {
         let named = Superblock {
             written_unix_ms: (options.environment.now_unix_ms)(),
@@ -140,6 +161,22 @@ pub(crate) async fn accept(
     Ok(accepted)
 }
 
-fn anew(options: &OpenOptions, journal: Journal<AnyFiles>) -> Result<Accepted, JournalError> {
+/// Begins another journal in the place of one of which nothing is needed, or that is given up.
+fn anew(
+    store: &VolumeStore,
+    options: &OpenOptions,
+    journal: Journal<AnyFiles>,
+) -> Result<Accepted, JournalError> {
+    if journal.has_segments() {
+        // Said before it is lost; the log may contain some of it, which nobody can tell any more.
+        match journal.check(0) {
+            Ok(Held { records, bytes }) => {
+                tracing::warn!(volume = %store.label(), records, bytes, journal = %journal.id(), "the journal is given up")
+            }
+            Err(error) => {
+                tracing::warn!(volume = %store.label(), journal = %journal.id(), "given up: {error}")
+            }
+        }
+    }
     Ok(Accepted { journal: journal.begin_anew(new_id(options))?, contained: 0 })
 }

@@ -99,7 +99,9 @@ pub enum Error {
     },
     /// A journal is in use that was not given: open with it, or give up what only it holds.
     #[error(
-        "volume '{volume}': journal {journal} is in use, and may hold flushed writes that the store does not: the last          object was stored {}", stored_at(*.stored_unix_ms)
+        "volume '{volume}': journal {journal} is in use, and may hold flushed writes that the store does not: the last \
+         object was stored {}",
+        stored_at(*.stored_unix_ms)
     )]
     JournalNeeded {
         /// The volume.
@@ -113,7 +115,8 @@ pub enum Error {
     /// The journal that was given holds records that the log does not contain, and can not be replayed any more, because
     /// something else was written since, or the log was wound back: use another directory, or give the records up.
     #[error(
-        "volume '{volume}': journal {journal} in '{place}' holds writes that the volume does not, and the volume went on          without it: they can not be put in their place any more"
+        "volume '{volume}': journal {journal} in '{place}' holds writes that the volume does not, and the volume went on \
+         without it: they can not be put in their place any more"
     )]
     JournalPassedOver {
         /// The volume.

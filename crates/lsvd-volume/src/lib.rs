@@ -33,6 +33,7 @@ mod error;
 mod fetch;
 mod guarantees;
 mod journal;
+mod lag;
 mod occupancy;
 mod options;
 mod recovery;
@@ -45,6 +46,8 @@ mod volume;
 
 pub use error::Error;
 pub use journal::JournalOptions;
+pub use lag::{JournalLag, journal_lag};
+pub use lsvd_engine::LastData;
 pub use lsvd_local::{Files, JournalError};
 pub use options::{CreateOptions, Environment, OpenOptions};
 pub use root::{Created, VolumeInfo, create, inspect, list};

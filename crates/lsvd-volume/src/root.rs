@@ -2,11 +2,15 @@
 //!
 //! Knows superblocks and listings; opens nothing.
 
+use std::sync::Arc;
+
 use futures::StreamExt;
 use lsvd_backend::Bucket;
+use lsvd_engine::LastData;
 use lsvd_format::superblock::Superblock;
 use lsvd_format::{
-    BLOCK_BYTES, Epoch, SequenceNumber, SuperblockNumber, VOLUME_BYTES_MAX, VolumeId, WriterId, names,
+    BLOCK_BYTES, Epoch, JournalId, SequenceNumber, SuperblockNumber, VOLUME_BYTES_MAX, VolumeId, WriterId,
+    names,
 };
 
 use crate::guarantees::probe_for_creation;
@@ -30,6 +34,8 @@ pub struct Created {
 /// What a volume is, as its objects say; nothing is written to find out.
 #[derive(Clone, Debug)]
 pub struct VolumeInfo {
+    /// What messages call it.
+    pub label: Arc<str>,
     /// The volume.
     pub volume_id: VolumeId,
     /// Size in bytes.
@@ -52,6 +58,10 @@ pub struct VolumeInfo {
     pub log_objects: u64,
     /// Bytes of the log's objects.
     pub log_bytes: u64,
+    /// The local journal in use: it may hold flushed writes that the store does not.
+    pub journal: Option<JournalId>,
+    /// What the log's last object of data says of its time and journal.
+    pub last_data: Option<LastData>,
     /// When the superblock version that counts was written, by its writer's clock, in milliseconds since 1970.
     pub written_unix_ms: u64,
 }
@@ -150,6 +160,7 @@ pub async fn inspect(bucket: &Bucket) -> Result<VolumeInfo, Error> {
         tracing::warn!("{damage}");
     }
     Ok(VolumeInfo {
+        label: store.label(),
         volume_id: superblock.volume_id,
         size_bytes: superblock.size_bytes,
         superblock: number,
@@ -161,6 +172,8 @@ pub async fn inspect(bucket: &Bucket) -> Result<VolumeInfo, Error> {
         durable_number: recovered.replay.last().map(|(number, _)| number),
         log_objects: listed.len() as u64,
         log_bytes: listed.iter().map(|entry| entry.object_bytes).sum(),
+        journal: superblock.journal,
+        last_data: recovered.replay.last_data(),
         written_unix_ms: superblock.written_unix_ms,
     })
 }

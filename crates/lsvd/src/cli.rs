@@ -293,6 +293,10 @@ pub(crate) struct Info {
     /// The volume
     pub(crate) url: String,
 
+    /// Say what only the local journal in this directory holds: the one that `serve --journal` has
+    #[arg(long, value_name = "DIR")]
+    pub(crate) journal: Option<PathBuf>,
+
     /// Print JSON: docs/json.md has the fields
     #[arg(long)]
     pub(crate) json: bool,

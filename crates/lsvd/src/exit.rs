@@ -97,7 +97,7 @@ fn of_store(error: &lsvd_backend::Error) -> Exit {
 
 /// What the user can do next, where the error itself does not say so.
 pub(crate) fn help(error: &anyhow::Error) -> Option<&'static str> {
-    use lsvd_volume::Error;
+    use lsvd_volume::{Error, JournalError};
     const ABSENT: &str = "check the URL; a bucket must be there before, a directory is made by `lsvd create`";
     let absent = |cause: &(dyn std::error::Error + 'static)| {
         matches!(cause.downcast_ref(), Some(lsvd_backend::Error::NotFound { .. }))
@@ -111,6 +111,23 @@ pub(crate) fn help(error: &anyhow::Error) -> Option<&'static str> {
             Some("nothing was changed; restore the object, or serve what is whole with --read-only")
         }
         Error::Store { source: lsvd_backend::Error::NotFound { .. }, .. } => Some(ABSENT),
+        Error::JournalNeeded { .. } => Some(
+            "serve it with --flush journal --journal DIR where that journal is; if its disk is lost, --abandon-journal opens \
+             what the store has, and what only the journal held is gone",
+        ),
+        Error::JournalPassedOver { .. } => Some(
+            "serve it with another --journal directory; --abandon-journal removes this one, and what only it held is gone",
+        ),
+        Error::Journal { source, .. } => match **source {
+            JournalError::Damaged { .. } | JournalError::OlderVolume { .. } => Some(
+                "nothing was changed; restore the file, or give up what only the journal holds with --abandon-journal",
+            ),
+            JournalError::Io { .. } | JournalError::Failed => {
+                Some("check the disk; what was flushed is read back from it when the volume is served again")
+            }
+            JournalError::InUse => Some("stop the daemon that has it; one journal serves one daemon"),
+            JournalError::OtherVolume { .. } => None,
+        },
         Error::InUse { .. } => Some(
             "stop the other daemon, which closes the volume, or wait; without --if-free it is taken over, and the other \
              daemon is fenced",

@@ -7,16 +7,16 @@ use std::io::ErrorKind;
 use lsvd_format::journal::{RECORD_HEADER_BYTES, RecordHeader, RecordKind, payload_checksum};
 use lsvd_format::{Epoch, JournalId, VolumeId, WriterId};
 
-use super::{SYNCED, SYNCED_SLOTS, failed, remove, segment_name, synced_slot};
+use super::{SLOTS, SYNCED, failed, remove, segment_name, slot};
 use crate::error::JournalError;
 use crate::files::Files;
 
 /// Ceilings of a journal.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// A segment is ended when it holds this many bytes.
+    /// A segment has this much room from its beginning, and is ended when that is used up.
     pub segment_bytes: u64,
-    /// All segments together hold at most this many bytes.
+    /// All segments together take at most this many bytes of the disk, what is reserved in them included.
     pub bytes_max: u64,
 }
 
@@ -92,7 +92,20 @@ impl<F: Files> JournalWriter<F> {
             writer.files.create(SYNCED).map_err(failed("create", SYNCED))?;
         }
         writer.sync()?;
+        writer.reserve_again()?;
         Ok(writer)
+    }
+
+    /// What was cut off behind the last record is room again.
+    fn reserve_again(&mut self) -> Result<(), JournalError> {
+        let Some((first, bytes)) = self.segments.last().copied() else { return Ok(()) };
+        let (name, segment_bytes) = (segment_name(first), self.limits.segment_bytes);
+        if bytes < segment_bytes {
+            let reserved = self.files.reserve(&name, segment_bytes);
+            // Without room the segment grows as it is written to, as far as it can.
+            self.took(reserved, &name)?;
+        }
+        Ok(())
     }
 
     /// The last record that was written, or that the log contained when the journal was opened.
@@ -100,9 +113,14 @@ impl<F: Files> JournalWriter<F> {
         self.last
     }
 
-    /// Bytes of all segments.
+    /// Bytes of all records that are kept.
     pub fn bytes(&self) -> u64 {
         self.segments.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Bytes that the segments take of the disk.
+    fn disk_bytes(&self) -> u64 {
+        self.segments.iter().map(|(_, bytes)| bytes.max(&self.limits.segment_bytes)).sum()
     }
 
     /// Appends record `record`: `data` for [`RecordKind::Data`], else nothing. A number that skips some says that the log
@@ -148,16 +166,23 @@ impl<F: Files> JournalWriter<F> {
             synced: self.synced.min(record - 1),
         };
         let record_bytes = RECORD_HEADER_BYTES + data.len() as u64;
-        if self.bytes() + record_bytes > self.limits.bytes_max {
+        let follows = record == self.on_disk + 1;
+        let room = |(_, bytes): &(u64, u64)| self.limits.segment_bytes.saturating_sub(*bytes);
+        let room = self.segments.last().filter(|_| follows).map(room).filter(|room| *room > 0);
+        let more_bytes = match room {
+            Some(room) => record_bytes.saturating_sub(room),
+            None => record_bytes.max(self.limits.segment_bytes),
+        };
+        let mut begins = room.is_none();
+        if self.disk_bytes() + more_bytes > self.limits.bytes_max {
             if self.last > self.released {
                 return Ok(Written::Full);
             }
             // Nothing in it is needed, and the last segment has less room than the ceiling says.
             self.remove_while(|_| true)?;
+            begins = true;
         }
-        let ended = self.segments.last().is_none_or(|(_, bytes)| *bytes >= self.limits.segment_bytes);
-        let follows = record == self.on_disk + 1;
-        if (ended || !follows) && !self.begin_segment(record)? {
+        if begins && !self.begin_segment(record)? {
             return Ok(Written::Full);
         }
         let Some((first, offset)) = self.segments.last().copied() else { return Err(JournalError::Failed) };
@@ -192,11 +217,14 @@ impl<F: Files> JournalWriter<F> {
             self.sync()?;
         }
         let name = segment_name(first);
-        let made = self.files.create(&name);
+        let segment_bytes = self.limits.segment_bytes;
+        let made = self.files.create(&name).and_then(|()| self.files.reserve(&name, segment_bytes));
+        self.names_dirty = true;
         if !self.took(made, &name)? {
+            // Nothing is in it; what is left of it is no segment.
+            self.files.remove(&name).map_err(failed("remove", &name))?;
             return Ok(false);
         }
-        self.names_dirty = true;
         self.segments.push((first, 0));
         Ok(true)
     }
@@ -234,8 +262,8 @@ impl<F: Files> JournalWriter<F> {
         self.failed = false;
         self.synced = self.last;
         self.marks += 1;
-        let slot = synced_slot(self.id, self.synced);
-        if let Err(error) = self.files.write(SYNCED, SYNCED_SLOTS[self.marks % 2], &slot)
+        let mark = slot(self.id, self.synced);
+        if let Err(error) = self.files.write(SYNCED, SLOTS[self.marks % 2], &mark)
             && !matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
         {
             // The records are durable all the same; but a disk that fails is not written to any more.

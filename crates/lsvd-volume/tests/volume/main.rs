@@ -8,6 +8,7 @@ mod closing;
 mod common;
 mod concurrency;
 mod data;
+mod journal;
 mod lost_answers;
 mod recovery;
 mod roots;

@@ -3,9 +3,11 @@
 //! Knows the fields of docs/json.md. Invariants: nothing is written to find out; a field of the JSON is never
 //! renamed, removed or given another meaning under the same `schema_version`.
 
+use std::path::Path;
+
 use anyhow::Context;
 use lsvd_backend::BucketUrl;
-use lsvd_volume::VolumeInfo;
+use lsvd_volume::{JournalLag, VolumeInfo, journal_lag};
 use serde::Serialize;
 
 use crate::cli::Info;
@@ -33,6 +35,9 @@ pub(crate) struct VolumeJson {
     log_objects: u64,
     log_bytes: u64,
     written_unix_ms: u64,
+    flush: &'static str,
+    journal: Option<String>,
+    stored_unix_ms: Option<u64>,
 }
 
 impl VolumeJson {
@@ -53,6 +58,9 @@ impl VolumeJson {
             log_objects: info.log_objects,
             log_bytes: info.log_bytes,
             written_unix_ms: info.written_unix_ms,
+            flush: flush(info),
+            journal: info.journal.map(|journal| journal.to_string()),
+            stored_unix_ms: info.last_data.map(|last| last.sealed_unix_ms),
         }
     }
 }
@@ -62,6 +70,16 @@ struct InfoJson {
     schema_version: u32,
     #[serde(flatten)]
     volume: VolumeJson,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    journal_only: Option<JournalJson>,
+}
+
+/// What only a journal holds.
+#[derive(Serialize)]
+struct JournalJson {
+    journal: String,
+    records: u64,
+    bytes: u64,
 }
 
 /// Runs the command.
@@ -74,13 +92,43 @@ pub(crate) async fn run(arguments: Info) -> anyhow::Result<Exit> {
     let info = lsvd_volume::inspect(&place.bucket)
         .await
         .with_context(|| format!("cannot read volume '{}'", place.name))?;
+    let lag = match &arguments.journal {
+        Some(directory) => Some(lag(&info, &directory.join(&place.name))?),
+        None => None,
+    };
     if arguments.json {
         let volume = VolumeJson::new(&place.name, &place.url, &info);
-        output::json(&InfoJson { schema_version: SCHEMA_VERSION, volume })?;
+        let journal_only = lag.map(|JournalLag { journal, records, bytes }| JournalJson {
+            journal: journal.to_string(),
+            records,
+            bytes,
+        });
+        output::json(&InfoJson { schema_version: SCHEMA_VERSION, volume, journal_only })?;
     } else {
-        output::table(&["volume", &place.name], &rows(&place.url, &info))?;
+        let mut rows = rows(&place.url, &info);
+        rows.extend(lag.map(|lag| vec!["only in the journal".to_owned(), in_words(lag)]));
+        output::table(&["volume", &place.name], &rows)?;
     }
     Ok(Exit::Done)
+}
+
+fn lag(info: &VolumeInfo, directory: &Path) -> anyhow::Result<JournalLag> {
+    let shown = directory.display();
+    journal_lag(info, directory)
+        .with_context(|| format!("cannot read the journal in '{shown}'"))?
+        .with_context(|| {
+            format!("there is no journal in '{shown}': name the directory that `serve --journal` has")
+        })
+}
+
+fn in_words(lag: JournalLag) -> String {
+    let JournalLag { records, bytes, .. } = lag;
+    format!("{} in {} writes", units::bytes_human(bytes), units::grouped(records))
+}
+
+/// What a flush means for the volume as it is open, or was last.
+fn flush(info: &VolumeInfo) -> &'static str {
+    if info.journal.is_some() { "journal" } else { "object" }
 }
 
 fn rows(url: &BucketUrl, info: &VolumeInfo) -> Vec<Vec<String>> {
@@ -89,6 +137,12 @@ fn rows(url: &BucketUrl, info: &VolumeInfo) -> Vec<Vec<String>> {
         format!("{} in {} objects", units::bytes_human(info.log_bytes), units::grouped(info.log_objects));
     let durable = info.durable_number.map_or_else(|| "none".to_owned(), |number| number.to_string());
     let writers = if info.unsafe_single_writer { "ONE ONLY, by the user's word" } else { "fenced by epoch" };
+    let flush = match info.journal {
+        Some(journal) => format!("when journal {journal} has it; the store follows"),
+        None => "when the store has it".to_owned(),
+    };
+    let stored =
+        info.last_data.map_or_else(|| "nothing yet".to_owned(), |last| units::utc(last.sealed_unix_ms));
     let written = format!("version {}, {}", info.superblock, units::utc(info.written_unix_ms));
     [
         ("url", url.to_string()),
@@ -101,6 +155,8 @@ fn rows(url: &BucketUrl, info: &VolumeInfo) -> Vec<Vec<String>> {
         ("epoch", info.epoch.to_string()),
         ("last writer", info.writer_id.to_string()),
         ("window", info.window.to_string()),
+        ("flush", flush),
+        ("last stored", stored),
         ("writers", writers.to_owned()),
     ]
     .map(|(head, words)| vec![head.to_owned(), words])

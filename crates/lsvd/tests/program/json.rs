@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::nbd_client::Request;
 use crate::rig::{Rig, block, lsvd, write};
 
-const VOLUME_FIELDS: [(&str, &str); 14] = [
+const VOLUME_FIELDS: [(&str, &str); 17] = [
     ("name", "text"),
     ("url", "text"),
     ("volume_id", "text"),
@@ -20,6 +20,9 @@ const VOLUME_FIELDS: [(&str, &str); 14] = [
     ("log_objects", "number"),
     ("log_bytes", "number"),
     ("written_unix_ms", "number"),
+    ("flush", "text"),
+    ("journal", "text or null"),
+    ("stored_unix_ms", "number or null"),
 ];
 
 fn is(value: &Value, kind: &str) -> bool {
@@ -27,6 +30,7 @@ fn is(value: &Value, kind: &str) -> bool {
         "text" => value.is_string(),
         "number" => value.is_u64(),
         "bool" => value.is_boolean(),
+        "text or null" => value.is_string() || value.is_null(),
         _ => value.is_u64() || value.is_null(),
     }
 }

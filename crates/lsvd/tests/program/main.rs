@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod demo;
+mod journal;
 mod json;
 mod licenses;
 mod rig;
