@@ -13,7 +13,7 @@ use lsvd_backend::Bucket;
 use lsvd_engine::{Config, Engine, Request};
 use lsvd_format::superblock::Superblock;
 use lsvd_format::{
-    BLOCK_BYTES, Epoch, JournalPosition, SequenceNumber, SuperblockNumber, VolumeId, WriterId,
+    BLOCK_BYTES, Epoch, JournalId, JournalPosition, SequenceNumber, SuperblockNumber, VolumeId, WriterId,
 };
 use lsvd_local::{Journal, JournalWriter};
 
@@ -59,6 +59,8 @@ pub struct VolumeDescription {
     pub writer_id: WriterId,
     /// Opened read-only.
     pub read_only: bool,
+    /// Its journal, if a flush is answered by one.
+    pub journal: Option<JournalId>,
     /// What recovery did.
     pub recovery: Recovery,
 }
@@ -248,6 +250,7 @@ impl Volume {
             epoch: superblock.epoch,
             writer_id: superblock.writer_id,
             read_only,
+            journal: journal.map(|position| position.journal),
             recovery,
         };
         let core = Core::start(Parts {

@@ -187,6 +187,11 @@ pub(crate) struct Serve {
         value_parser = parse_duration, conflicts_with = "read_only")]
     pub(crate) if_free: Option<Duration>,
 
+    /// How long a first SIGTERM or SIGINT waits for the store to take what is buffered; then the daemon ends as after a
+    /// crash: what was flushed is safe
+    #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = parse_duration)]
+    pub(crate) shutdown_timeout: Duration,
+
     /// The local journal.
     #[command(flatten)]
     pub(crate) journal: Journal,

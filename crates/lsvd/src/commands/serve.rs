@@ -77,7 +77,7 @@ pub(crate) async fn run(arguments: Serve) -> anyhow::Result<Exit> {
             return Ok(Exit::Done);
         }
     };
-    serve(&volumes, listeners, &mut signals).await
+    serve(&volumes, listeners, &mut signals, arguments.shutdown_timeout).await
 }
 
 /// Says from time to time that opening still waits: a store that is away is no reason for silence.
@@ -212,6 +212,7 @@ async fn serve(
     volumes: &[Served],
     listeners: Vec<Listener>,
     signals: &mut EndSignals,
+    shutdown_timeout: Duration,
 ) -> anyhow::Result<Exit> {
     let exports = volumes.iter().map(|served| (served.name.clone(), Arc::new(export(served)))).collect();
     let default_export = (volumes.len() == 1).then(|| volumes[0].name.clone());
@@ -240,8 +241,12 @@ async fn serve(
     tokio::select! {
         result = close(volumes, serving) => result?,
         signal = signals.next() => {
-            tracing::warn!(signal, "stopped at once: as safe as a crash, what was flushed is in the store");
+            tracing::warn!(signal, "stopped at once: as safe as a crash, what was flushed is safe");
             return Ok(Exit::Interrupted);
+        }
+        () = tokio::time::sleep(shutdown_timeout) => {
+            volumes.iter().for_each(say_what_is_not_stored);
+            return Ok(if exit == Exit::Done { Exit::Store } else { exit });
         }
     }
     Ok(exit)
@@ -324,6 +329,18 @@ async fn close(volumes: &[Served], serving: JoinSet<()>) -> anyhow::Result<()> {
         }
     }
     failure.map_or(Ok(()), Err)
+}
+
+/// The store did not take everything in time.
+fn say_what_is_not_stored(served: &Served) {
+    let not_stored_bytes = served.volume.stats().buffered_bytes;
+    let what = match served.volume.description().journal {
+        Some(_) => {
+            "not closed in time; the journal has what the store does not: serve it again with this journal"
+        }
+        None => "not closed in time: as safe as a crash, what was flushed is in the store",
+    };
+    tracing::error!(volume = served.name, not_stored_bytes, "{what}");
 }
 
 fn say_what_is_left(served: &Served) {

@@ -56,6 +56,26 @@ fn sigterm_closes_cleanly() {
     daemon.end().expect(0, &["SIGINT", "closed cleanly"]);
 }
 
+/// A store that takes nothing holds a shutdown up for the stated time and no longer; what is lost then is what a crash loses.
+#[test]
+fn a_shutdown_ends_in_time_without_the_store() {
+    let rig = Rig::new();
+    rig.create("db1", "64M");
+    let daemon = rig.serve("db1", "s", &["--shutdown-timeout", "1s", "--batch-age", "1h"]);
+    let mut client = daemon.client("db1");
+    client.call(write(0, block(1))).unwrap();
+    client.call(Request::Flush).unwrap();
+    client.call(write(0, block(2))).unwrap();
+    client.disconnect().unwrap();
+    std::fs::rename(rig.volume("db1"), rig.path("away")).unwrap();
+    std::fs::write(rig.volume("db1"), "no directory").unwrap();
+    daemon.stop().expect(3, &["not closed in time", "not_stored_bytes=4224"]);
+    std::fs::remove_file(rig.volume("db1")).unwrap();
+    std::fs::rename(rig.path("away"), rig.volume("db1")).unwrap();
+    let daemon = rig.serve("db1", "s", &[]);
+    assert_eq!(daemon.client("db1").call(read(0, 4096)).unwrap(), block(1));
+}
+
 /// Rules 1 and 9: the second daemon has all that was flushed; the first fails its clients' I/O with ESHUTDOWN and
 /// ends with its own exit code.
 #[test]
