@@ -6,6 +6,7 @@
 mod bench;
 mod ci;
 mod e2e;
+mod mutants;
 mod numbers;
 mod promises;
 mod setup;
@@ -35,6 +36,8 @@ enum Command {
     Sim(sim::Sim),
     /// End to end: the daemon on a real store, driven by clients that are not ours
     E2e(e2e::E2e),
+    /// Break each rule on purpose, in a copy, and show which seed or test notices
+    Mutants(mutants::Mutants),
     /// Speed beside `nbdkit memory`, as a table for docs/performance.md
     Bench(bench::Bench),
     /// Which test shows which rule, as the table of docs/testing.md
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Tidy(args) => tidy::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::E2e(args) => e2e::run(&args),
+        Command::Mutants(args) => mutants::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Promises(args) => promises::run(&args),
         Command::Setup(args) => setup::run(&args),
