@@ -28,6 +28,7 @@ unshare:util-linux
 setpriv:util-linux
 faketime:faketime
 shellcheck:shellcheck
+psql:postgresql-client
 "
 
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -35,6 +36,8 @@ packages=()
 for pair in $wanted; do
   command -v "${pair%%:*}" >/dev/null || packages+=("${pair##*:}")
 done
+# The server's programs are not on anybody's PATH.
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
 # Debian's own Python is meant: the binding is built for that one, whatever else is first on PATH.
 /usr/bin/python3 -c 'import nbd' 2>/dev/null || packages+=(python3-libnbd)
 
@@ -52,6 +55,11 @@ if [ ${#packages[@]} -gt 0 ]; then
   fi
   echo "setup: installing ${packages[*]}"
   export DEBIAN_FRONTEND=noninteractive
+  # PostgreSQL's package makes a cluster and starts it, which nobody here wants.
+  if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+    mkdir -p /etc/postgresql-common
+    echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+  fi
   apt-get update -qq
   apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 fi

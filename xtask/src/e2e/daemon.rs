@@ -155,6 +155,11 @@ impl Daemon {
         self.end();
     }
 
+    /// The same, for who goes on with what was attached to it.
+    pub(crate) fn kill_now(&mut self) {
+        self.end();
+    }
+
     fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -4,6 +4,7 @@
 
 mod clients;
 mod damage;
+mod database;
 mod input;
 mod lab;
 mod recovery;
@@ -19,6 +20,7 @@ pub(super) fn all() -> Vec<Case> {
         tools::CASES,
         clients::CASES,
         recovery::CASES,
+        database::CASES,
         takeover::CASES,
         input::CASES,
         damage::CASES,
