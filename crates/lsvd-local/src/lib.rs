@@ -6,6 +6,8 @@
 mod error;
 mod files;
 mod journal;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use error::JournalError;
 pub use files::{Directory, Files};

@@ -1,15 +1,13 @@
 //! The journal against an SSD that forgets, and against damage.
 
-mod ssd;
-
 use std::collections::BTreeMap;
 
 use lsvd_format::journal::RecordKind;
 use lsvd_format::{Epoch, JournalId, VolumeId, WriterId};
 
-use self::ssd::{Chance, Ssd};
 use super::*;
 use crate::files::Directory;
+use crate::testing::{Chance, Ssd};
 
 const VOLUME: VolumeId = VolumeId([1; 16]);
 const ID: JournalId = JournalId([7; 16]);

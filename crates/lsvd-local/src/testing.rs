@@ -1,4 +1,7 @@
 //! An SSD that forgets: what was not synced is lost in a crash in any part, sector by sector and name by name.
+//!
+//! Behind the feature `testing`, so that the simulator's hosts have the same one as this crate's own tests. Knows no
+//! journal; chance comes from whoever cuts the power.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -7,12 +10,13 @@ use crate::files::Files;
 
 const SECTOR: usize = 512;
 
-/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014), from a seed.
 #[derive(Clone, Debug)]
-pub(super) struct Chance(pub(super) u64);
+pub struct Chance(pub u64);
 
 impl Chance {
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    /// A number below `bound`, which is not 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -47,20 +51,31 @@ fn apply(bytes: &mut Vec<u8>, change: &Change) {
     }
 }
 
-/// The disk. All its operations fail from the moment on that `operations_left` is used up: the power is cut.
+/// The disk.
 #[derive(Clone, Debug)]
-pub(super) struct Ssd {
+pub struct Ssd {
     inodes: Vec<Inode>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
-    pub(super) operations_left: u64,
-    pub(super) capacity: usize,
+    /// When they are used up, every operation fails: the power is cut.
+    pub operations_left: u64,
+    /// Bytes of all files at most.
+    pub capacity: usize,
     /// Syncs say that they failed.
-    pub(super) sync_fails: bool,
+    pub sync_fails: bool,
+    /// Syncs say that they were done, and do nothing: a disk that no journal can live on.
+    pub sync_lies: bool,
+}
+
+impl Default for Ssd {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Ssd {
-    pub(super) fn new() -> Self {
+    /// An empty one.
+    pub fn new() -> Self {
         let (inodes, names, durable_names) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         Self {
             inodes,
@@ -69,6 +84,7 @@ impl Ssd {
             operations_left: u64::MAX,
             capacity: usize::MAX,
             sync_fails: false,
+            sync_lies: false,
         }
     }
 
@@ -94,8 +110,14 @@ impl Ssd {
         Ok(())
     }
 
+    /// Bytes of all files.
+    pub fn used(&self) -> usize {
+        self.names.values().map(|at| self.inodes[*at].now.len()).sum()
+    }
+
     /// What is left when the power comes back.
-    pub(super) fn crash(mut self, chance: &mut Chance) -> Self {
+    #[must_use]
+    pub fn crash(mut self, chance: &mut Chance) -> Self {
         // Sometimes nearly everything was written back, sometimes nearly nothing.
         let kept_of_eight = chance.below(9);
         for inode in &mut self.inodes {
@@ -134,20 +156,29 @@ impl Ssd {
     }
 
     /// Gives two files each other's names.
-    pub(super) fn swap(&mut self, one: &str, other: &str) {
+    ///
+    /// # Panics
+    /// If one of them is not there.
+    pub fn swap(&mut self, one: &str, other: &str) {
         let (a, b) = (self.names[one], self.names[other]);
         self.names.extend([(one.to_owned(), b), (other.to_owned(), a)]);
     }
 
     /// Changes bytes behind everybody's back, durably.
-    pub(super) fn overwrite(&mut self, name: &str, offset: usize, new: &[u8]) {
+    ///
+    /// # Panics
+    /// If it is not there, or shorter.
+    pub fn overwrite(&mut self, name: &str, offset: usize, new: &[u8]) {
         let inode = &mut self.inodes[self.names[name]];
         inode.now[offset..offset + new.len()].copy_from_slice(new);
         inode.durable = inode.now.clone();
     }
 
     /// Changes one byte behind everybody's back, durably.
-    pub(super) fn flip(&mut self, name: &str, offset: usize) {
+    ///
+    /// # Panics
+    /// If it is not there, or shorter.
+    pub fn flip(&mut self, name: &str, offset: usize) {
         let at = self.names[name];
         self.inodes[at].now[offset] ^= 0x40;
         self.inodes[at].durable = self.inodes[at].now.clone();
@@ -177,16 +208,15 @@ impl Files for Ssd {
 
     fn read(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = &self.inodes[self.at(name)?].now;
-        let from = usize::try_from(offset).unwrap().min(bytes.len());
+        let from = usize::try_from(offset).expect("what is in memory can be indexed").min(bytes.len());
         let count = buffer.len().min(bytes.len() - from);
         buffer[..count].copy_from_slice(&bytes[from..from + count]);
         Ok(count)
     }
 
     fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let offset = usize::try_from(offset).unwrap();
-        let used: usize = self.names.values().map(|at| self.inodes[*at].now.len()).sum();
-        let room = self.capacity.saturating_sub(used);
+        let offset = usize::try_from(offset).expect("what is in memory can be indexed");
+        let room = self.capacity.saturating_sub(self.used());
         if bytes.len() > room {
             // Part of it is written all the same.
             self.change(name, Change::Write { offset, bytes: bytes[..room].to_vec() })?;
@@ -201,13 +231,19 @@ impl Files for Ssd {
 
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
         self.step()?;
-        self.change(name, Change::Truncate { length: usize::try_from(length).unwrap() })
+        self.change(
+            name,
+            Change::Truncate { length: usize::try_from(length).expect("what is in memory can be indexed") },
+        )
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
         self.step()?;
         let at = self.at(name)?;
         let inode = &mut self.inodes[at];
+        if self.sync_lies {
+            return Ok(());
+        }
         let pending = std::mem::take(&mut inode.pending);
         if self.sync_fails {
             // As Linux does: what could not be written is forgotten, and is still read as if it had been.
@@ -221,7 +257,9 @@ impl Files for Ssd {
 
     fn sync_names(&mut self) -> io::Result<()> {
         self.step()?;
-        self.durable_names.clone_from(&self.names);
+        if !self.sync_lies {
+            self.durable_names.clone_from(&self.names);
+        }
         Ok(())
     }
 
