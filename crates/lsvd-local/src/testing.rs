@@ -216,7 +216,9 @@ impl Files for Ssd {
 
     fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let offset = usize::try_from(offset).expect("what is in memory can be indexed");
-        let room = self.capacity.saturating_sub(self.used());
+        // What lies within the file has its room already.
+        let within = self.inodes[self.at(name)?].now.len().saturating_sub(offset);
+        let room = self.capacity.saturating_sub(self.used()).saturating_add(within);
         if bytes.len() > room {
             // Part of it is written all the same.
             self.change(name, Change::Write { offset, bytes: bytes[..room].to_vec() })?;

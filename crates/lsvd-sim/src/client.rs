@@ -9,9 +9,10 @@ use lsvd_volume::{Error, Piece, Volume};
 use tokio::time::{Duration, sleep, timeout};
 
 use crate::history::{Op, Outcome, Request};
+use crate::link::{Gate, Link};
 use crate::oracle::Violation;
 use crate::rng::Rng;
-use crate::scene::Scene;
+use crate::scene::{Scene, words};
 use crate::sector::{self, BLOCK_SECTORS, SECTOR_BYTES, Value};
 use crate::stage::lock;
 
@@ -19,6 +20,8 @@ use crate::stage::lock;
 pub(crate) struct Client {
     pub(crate) scene: Arc<Scene>,
     pub(crate) volume: Volume,
+    /// Its process's connection: what a dead process answers, nobody hears.
+    pub(crate) link: Link,
     pub(crate) name: String,
     /// Index of the generation that the volume is.
     pub(crate) generation: usize,
@@ -39,7 +42,9 @@ impl Client {
             if pause > 0 {
                 sleep(Duration::from_millis(pause)).await;
             }
-            if let Err(Error::Fenced { .. } | Error::Closed { .. }) = self.request().await {
+            if let Err(Error::Fenced { .. } | Error::Closed { .. } | Error::Journal { .. }) =
+                self.request().await
+            {
                 break;
             }
         }
@@ -67,6 +72,10 @@ impl Client {
             }
             36..=37 => {
                 self.status();
+                Ok(())
+            }
+            38..=40 => {
+                self.look_for_lag();
                 Ok(())
             }
             _ => {
@@ -109,6 +118,9 @@ impl Client {
             self.scene.stage().accuse(Violation::new(10, what));
             return std::future::pending().await;
         };
+        if self.link.gate() == Gate::Dead {
+            return std::future::pending().await;
+        }
         let tick = self.scene.tick();
         let mut history = lock(&self.scene.history);
         let op = &mut history.generations[self.generation].ops[op];
@@ -118,9 +130,11 @@ impl Client {
         match &answer {
             Ok(_) => self.scene.stage().event(format_args!("{} @{tick} done with @{submit}", self.name)),
             Err(error) => {
-                self.scene
-                    .stage()
-                    .event(format_args!("{} @{tick} failed with @{submit}: {error}", self.name));
+                self.scene.stage().event(format_args!(
+                    "{} @{tick} failed with @{submit}: {}",
+                    self.name,
+                    words(error)
+                ));
                 self.scene.check_error(&self.name, error);
             }
         }
@@ -150,6 +164,15 @@ impl Client {
     async fn flush(&self) -> Result<(), Error> {
         let op = self.submit(Request::Flush);
         self.answer(op, self.volume.flush()).await
+    }
+
+    /// A lag of nothing is a promise: the loss of the journal's disk would take nothing.
+    fn look_for_lag(&self) {
+        if self.volume.stats().buffered_bytes == 0 {
+            let op = self.submit(Request::Stored);
+            let tick = self.scene.tick();
+            lock(&self.scene.history).generations[self.generation].ops[op].outcome = Outcome::Done(tick);
+        }
     }
 
     async fn read(&self, first: u32, count: u32) -> Result<(), Error> {
@@ -236,10 +259,12 @@ pub(crate) async fn read_whole(scene: &Scene, volume: &Volume, rng: &mut Rng) ->
                 }
             },
             Err(error) => {
-                scene.stage().event(format_args!("reading the whole volume: {error}"));
+                scene.stage().event(format_args!("reading the whole volume: {}", words(&error)));
                 scene.check_error("a reader of the whole volume", &error);
                 tries_left -= 1;
-                if tries_left == 0 || matches!(error, Error::Fenced { .. } | Error::Closed { .. }) {
+                let over =
+                    matches!(error, Error::Fenced { .. } | Error::Closed { .. } | Error::Journal { .. });
+                if tries_left == 0 || over {
                     return None;
                 }
                 sleep(Duration::from_millis(500)).await;

@@ -1,7 +1,7 @@
 //! The store that all processes of a run share: objects in memory, strongly consistent, and a witness of rules.
 //!
 //! Knows names and bytes, and of the format only what a fence is. Faults on the way to it are `link`'s. Watches
-//! itself that no number is used twice with different bytes (rule 2), that nothing is taken from the log but into
+//! by itself that no journal is given up unasked (`ledger`, rule 1), that no number is used twice with different bytes (rule 2), that nothing is taken from the log but into
 //! the archive (rule 3), that the newest superblock version stays (rule 7), and that fences stay (rule 9).
 
 use std::collections::BTreeMap;
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use lsvd_format::log_object::{Entry, Header};
 use lsvd_format::{SequenceNumber, names};
 
+use crate::ledger::{Author, Ledger};
 use crate::mutation::Mutation;
 use crate::oracle::Violation;
 use crate::stage::Stage;
@@ -36,12 +37,14 @@ pub(crate) struct Cloud {
     mutation: Option<Mutation>,
     objects: BTreeMap<String, Stored>,
     log_ever: BTreeMap<String, Bytes>,
+    ledger: Ledger,
     requests: u64,
 }
 
 impl Cloud {
     pub(crate) fn new(stage: Arc<Stage>, mutation: Option<Mutation>) -> Self {
-        Self { stage, mutation, objects: BTreeMap::new(), log_ever: BTreeMap::new(), requests: 0 }
+        let (objects, log_ever, ledger) = (BTreeMap::new(), BTreeMap::new(), Ledger::default());
+        Self { stage, mutation, objects, log_ever, ledger, requests: 0 }
     }
 
     /// Counts a request; `false` once there were so many that the run is to be ended.
@@ -51,6 +54,20 @@ impl Cloud {
             self.stage.accuse(Violation::new(10, format!("{REQUESTS_MAX} requests in one small run")));
         }
         self.requests < REQUESTS_MAX
+    }
+
+    /// What the superblock versions said of journals.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Another object of the folder that `name` is in, if there is one.
+    pub(crate) fn neighbour(&self, name: &str, salt: u64) -> Option<Stored> {
+        let folder = relative(name).split_inclusive('/').next()?;
+        let others: Vec<&Stored> =
+            self.folder(folder).filter(|(other, _)| *other != name).map(|(_, stored)| stored).collect();
+        let at = usize::try_from(salt % (others.len().max(1)) as u64).expect("an index fits");
+        others.get(at).map(|stored| (*stored).clone())
     }
 
     /// Requests so far.
@@ -63,12 +80,13 @@ impl Cloud {
     }
 
     /// Creates an object; `false` if there is one of this name, which is then left alone.
-    pub(crate) fn create(&mut self, name: &str, bytes: Bytes) -> bool {
+    pub(crate) fn create(&mut self, name: &str, bytes: Bytes, author: Author) -> bool {
         let mut bytes = bytes;
         let in_log = relative(name).starts_with(names::LOG_FOLDER);
         let numbered = in_log || relative(name).starts_with(names::SUPERBLOCK_FOLDER);
         match self.mutation {
             Some(Mutation::OverwritingStore) if numbered => {
+                self.witness_superblock(name, &bytes, author);
                 self.put(name, bytes);
                 return true;
             }
@@ -82,6 +100,7 @@ impl Cloud {
         if in_log && self.mutation.is_none() {
             self.witness_number(name, &bytes);
         }
+        self.witness_superblock(name, &bytes, author);
         self.put(name, bytes);
         true
     }
@@ -106,6 +125,15 @@ impl Cloud {
         let before = self.log_ever.entry(name.to_owned()).or_insert_with(|| bytes.clone());
         if before != bytes {
             self.stage.accuse(Violation::new(2, format!("'{name}' was used twice for different objects")));
+        }
+    }
+
+    /// Rule 1: a journal in use is not given up unasked.
+    fn witness_superblock(&mut self, name: &str, bytes: &Bytes, author: Author) {
+        if let Some(number) = names::parse_superblock(relative(name))
+            && let Err(violation) = self.ledger.landed(number, bytes, author)
+        {
+            self.stage.accuse(violation);
         }
     }
 
@@ -184,6 +212,8 @@ fn narrowed(bytes: Bytes) -> Bytes {
 mod tests {
     use super::*;
 
+    const NOBODY: Author = Author { may_abandon: false, ssd: None };
+
     fn with_cloud(test: impl FnOnce(&mut Cloud)) -> Option<Violation> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -202,18 +232,21 @@ mod tests {
     #[test]
     fn a_number_used_twice_is_noticed_even_after_the_first_is_gone() {
         let accused = with_cloud(|cloud| {
-            assert!(cloud.create(&name("log/1"), Bytes::from_static(b"a")));
-            assert!(!cloud.create(&name("log/1"), Bytes::from_static(b"b")), "create-only holds");
-            assert!(cloud.create(&name("archive/x/log/1"), Bytes::from_static(b"a")));
+            assert!(cloud.create(&name("log/1"), Bytes::from_static(b"a"), NOBODY));
+            assert!(!cloud.create(&name("log/1"), Bytes::from_static(b"b"), NOBODY), "create-only holds");
+            assert!(cloud.create(&name("archive/x/log/1"), Bytes::from_static(b"a"), NOBODY));
             cloud.delete(&name("log/1"));
-            assert!(cloud.create(&name("log/1"), Bytes::from_static(b"a")), "a late copy of the same PUT");
+            assert!(
+                cloud.create(&name("log/1"), Bytes::from_static(b"a"), NOBODY),
+                "a late copy of the same PUT"
+            );
         });
         assert_eq!(accused, None);
         let accused = with_cloud(|cloud| {
-            cloud.create(&name("log/1"), Bytes::from_static(b"a"));
-            cloud.create(&name("archive/x/log/1"), Bytes::from_static(b"a"));
+            cloud.create(&name("log/1"), Bytes::from_static(b"a"), NOBODY);
+            cloud.create(&name("archive/x/log/1"), Bytes::from_static(b"a"), NOBODY);
             cloud.delete(&name("log/1"));
-            cloud.create(&name("log/1"), Bytes::from_static(b"b"));
+            cloud.create(&name("log/1"), Bytes::from_static(b"b"), NOBODY);
         });
         assert_eq!(accused.map(|violation| violation.rule), Some(2));
     }
@@ -222,7 +255,7 @@ mod tests {
     #[test]
     fn a_log_object_deleted_without_a_copy_is_noticed() {
         let accused = with_cloud(|cloud| {
-            cloud.create(&name("log/1"), Bytes::from_static(b"a"));
+            cloud.create(&name("log/1"), Bytes::from_static(b"a"), NOBODY);
             cloud.delete(&name("log/1"));
         });
         assert_eq!(accused.map(|violation| violation.rule), Some(3));
@@ -233,8 +266,8 @@ mod tests {
     fn the_newest_superblock_stays() {
         let deleted = |number: &str| {
             with_cloud(|cloud| {
-                cloud.create(&name("superblock/1"), Bytes::from_static(b"a"));
-                cloud.create(&name("superblock/2"), Bytes::from_static(b"b"));
+                cloud.create(&name("superblock/1"), Bytes::from_static(b"a"), NOBODY);
+                cloud.create(&name("superblock/2"), Bytes::from_static(b"b"), NOBODY);
                 cloud.delete(&name(number));
             })
         };
@@ -246,9 +279,9 @@ mod tests {
     fn listings_come_in_order_and_in_pages() {
         with_cloud(|cloud| {
             for i in [3, 1, 2] {
-                cloud.create(&name(&format!("log/{i}")), Bytes::new());
+                cloud.create(&name(&format!("log/{i}")), Bytes::new(), NOBODY);
             }
-            cloud.create(&name("superblock/1"), Bytes::new());
+            cloud.create(&name("superblock/1"), Bytes::new(), NOBODY);
             let prefix = name("log/");
             let names = |after: &str, count| {
                 let (page, more) = cloud.page(&prefix, after, count);

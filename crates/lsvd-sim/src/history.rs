@@ -65,8 +65,11 @@ pub enum Request {
         /// Durable when answered.
         fua: bool,
     },
-    /// What was done before is durable when this is answered. A clean close counts as one.
+    /// What was done before is durable when this is answered.
     Flush,
+    /// What was done before is in the store when this is answered: a clean close, or a look that found nothing that is
+    /// not. Without a journal it says no more than a flush.
+    Stored,
     /// What the sectors from `first` held; empty unless it was answered as done.
     Read {
         /// First sector.
@@ -105,6 +108,10 @@ pub struct Generation {
     pub epoch: u64,
     /// When its opening had succeeded.
     pub opened: Tick,
+    /// The number of the journal that answers its flushes, if one does: otherwise the store does.
+    pub journal: Option<u32>,
+    /// Its opening took records out of that journal: what it found is not all in the store.
+    pub replayed: bool,
     /// The whole volume as it was then; without it no client of this generation may have written.
     pub found: Option<Vec<Value>>,
     /// Its clients' requests, by submission.
@@ -120,11 +127,13 @@ pub struct History {
     pub sectors: u32,
     /// The openings, in any order.
     pub generations: Vec<Generation>,
+    /// Epochs that began by giving up the journal that was in use, in any order. Nobody need have opened in them.
+    pub abandoned: Vec<u64>,
 }
 
 impl History {
     /// The history of a volume of `blocks` blocks that nobody opened yet.
     pub fn new(blocks: u32) -> Self {
-        Self { sectors: blocks * BLOCK_SECTORS, generations: Vec::new() }
+        Self { sectors: blocks * BLOCK_SECTORS, generations: Vec::new(), abandoned: Vec::new() }
     }
 }

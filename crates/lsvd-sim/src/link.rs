@@ -19,10 +19,13 @@ use object_store::{
     MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
     PutResult, Result,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::sleep;
 
+use crate::ambush::{Ambush, Blow};
 use crate::cloud::{Cloud, Stored, relative};
+use crate::host::SsdNumber;
+use crate::ledger::Author;
 use crate::mutation::Mutation;
 use crate::oracle::Violation;
 use crate::rng::Rng;
@@ -46,13 +49,27 @@ pub(crate) struct Link(Arc<Inner>);
 
 struct Inner {
     process: u32,
-    may_write: bool,
+    rights: Rights,
+    /// Where its journal lies.
+    ssd: Mutex<Option<SsdNumber>>,
+    ambush: Mutex<Option<Ambush>>,
     stage: Arc<Stage>,
     cloud: Arc<Mutex<Cloud>>,
     weather: Arc<Mutex<Weather>>,
     mutation: Option<Mutation>,
     rng: Mutex<Rng>,
-    gate: watch::Sender<Gate>,
+    gate: Mutex<Gate>,
+    /// Wakes who waits in the order in which they came, which a watch does not.
+    gate_moved: Notify,
+}
+
+/// What a process may do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rights {
+    /// A mutating request is a violation otherwise.
+    pub(crate) write: bool,
+    /// It was told that a journal may be given up.
+    pub(crate) abandon: bool,
 }
 
 /// What a link is made of.
@@ -64,42 +81,102 @@ pub(crate) struct World {
 }
 
 impl Link {
-    /// The connection of `process`; a mutating request over it is a violation unless it `may_write`.
-    pub(crate) fn new(world: &World, process: u32, may_write: bool, rng: Rng) -> Self {
+    /// The connection of `process`.
+    pub(crate) fn new(world: &World, process: u32, rights: Rights, rng: Rng) -> Self {
         Self(Arc::new(Inner {
             process,
-            may_write,
+            rights,
+            ssd: Mutex::new(None),
+            ambush: Mutex::new(None),
             stage: Arc::clone(&world.stage),
             cloud: Arc::clone(&world.cloud),
             weather: Arc::clone(&world.weather),
             mutation: world.mutation,
             rng: Mutex::new(rng),
-            gate: watch::Sender::new(Gate::Open),
+            gate: Mutex::new(Gate::Open),
+            gate_moved: Notify::new(),
         }))
     }
 
     /// Opens or closes the way; the dead stay dead.
     pub(crate) fn set_gate(&self, gate: Gate) {
-        self.0.gate.send_if_modified(|now| {
-            let change = *now != Gate::Dead && *now != gate;
-            if change {
-                *now = gate;
-            }
-            change
-        });
+        let mut now = lock(&self.0.gate);
+        if *now != Gate::Dead && *now != gate {
+            *now = gate;
+            self.0.gate_moved.notify_waiters();
+        }
     }
 
     /// How the gate is.
     pub(crate) fn gate(&self) -> Gate {
-        *self.0.gate.borrow()
+        *lock(&self.0.gate)
+    }
+
+    /// Returns when the gate is as is wished for.
+    async fn wait_for(&self, wish: impl Fn(Gate) -> bool) {
+        loop {
+            // Before the look, so that no move is missed.
+            let moved = self.0.gate_moved.notified();
+            if wish(self.gate()) {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// The process.
+    pub(crate) fn process(&self) -> u32 {
+        self.0.process
+    }
+
+    /// Its journal lies on this SSD.
+    pub(crate) fn set_ssd(&self, ssd: SsdNumber) {
+        lock(&self.0.ssd).replace(ssd);
+    }
+
+    /// Lies in wait for the process, or does not any more.
+    pub(crate) fn set_ambush(&self, ambush: Option<Ambush>) {
+        *lock(&self.0.ambush) = ambush;
+    }
+
+    fn author(&self) -> Author {
+        Author { may_abandon: self.0.rights.abandon, ssd: *lock(&self.0.ssd) }
+    }
+
+    /// Returns when the process is dead.
+    pub(crate) async fn dead(&self) {
+        self.wait_for(|gate| gate == Gate::Dead).await;
+    }
+
+    /// Strikes if somebody lies in wait for this request.
+    fn strike(&self, verb: &str, name: &str, landed: bool) {
+        let mut ambush = lock(&self.0.ambush);
+        if !ambush.as_mut().is_some_and(|ambush| ambush.is_now(verb, name, landed)) {
+            return;
+        }
+        let Some(Ambush { blow, .. }) = ambush.take() else { return };
+        let when = if landed { "after" } else { "before" };
+        self.0.stage.event(format_args!(
+            "p{} is hit {when} {verb} {}: {blow:?}",
+            self.0.process,
+            relative(name)
+        ));
+        match blow {
+            Blow::Dies => self.set_gate(Gate::Dead),
+            Blow::Stalls(time) => {
+                self.set_gate(Gate::Stalled);
+                let link = self.clone();
+                tokio::spawn(async move {
+                    sleep(time).await;
+                    link.set_gate(Gate::Open);
+                });
+            }
+        }
     }
 
     /// Returns when the gate is open; never if the process is dead.
     pub(crate) async fn open(&self) {
-        let mut gate = self.0.gate.subscribe();
-        if gate.wait_for(|gate| *gate == Gate::Open).await.is_err() {
-            std::future::pending().await
-        }
+        self.wait_for(|gate| gate == Gate::Open).await;
     }
 
     /// Sends a request: waits for the gate, and draws what will become of it.
@@ -121,10 +198,11 @@ impl Link {
         name: &str,
         apply: impl FnOnce(&mut Cloud) -> T + Send + 'static,
     ) -> Result<T> {
-        if !self.0.may_write {
+        if !self.0.rights.write {
             let what = format!("a read-only opening asked for {verb} of '{name}'");
             self.0.stage.accuse(Violation::new(3, what));
         }
+        self.strike(verb, name, false);
         let course = self.send(verb, name).await;
         let (answer, answered) = oneshot::channel();
         if !matches!(course.fate, Fate::FailsBefore | Fate::Silent | Fate::Conflict) {
@@ -137,6 +215,7 @@ impl Link {
                         link.0.process,
                         relative(&name)
                     ));
+                    link.strike(verb, &name, true);
                     let _ = answer.send(done);
                 }
             });
@@ -161,11 +240,10 @@ impl Link {
     /// Until a request that was sent takes effect; `false` if it never will.
     async fn arrive(&self, course: Course) -> bool {
         sleep(course.there).await;
-        let mut gate = self.0.gate.subscribe();
-        if course.held_by_stall && gate.wait_for(|gate| *gate != Gate::Stalled).await.is_err() {
-            return false;
+        if course.held_by_stall {
+            self.wait_for(|gate| gate != Gate::Stalled).await;
         }
-        let dead = *gate.borrow() == Gate::Dead;
+        let dead = self.gate() == Gate::Dead;
         match course.bequest {
             Bequest::Lost if dead => return false,
             Bequest::LandsLate(later) if dead => sleep(later).await,
@@ -214,8 +292,22 @@ impl Link {
         pages.try_flatten().boxed()
     }
 
-    /// The bytes of an answer as they come back, perhaps damaged, in pieces.
-    fn delivered(&self, bytes: Bytes, salt: u64) -> BoxStream<'static, Result<Bytes>> {
+    /// Bytes that are not the ones that were asked for: of another object, or of another place of this one.
+    fn stale(&self, name: &str, stored: &Stored, start: usize, salt: u64) -> Bytes {
+        if lock(&self.0.weather).damaged == 0 {
+            return Bytes::new();
+        }
+        if salt % 2 == 0 {
+            let block = 4096 * usize::try_from(salt >> 32).expect("32 bits fit");
+            let other = (start + block) % stored.bytes.len().max(1);
+            return stored.bytes.slice(other..);
+        }
+        let other = lock(&self.0.cloud).neighbour(name, salt >> 8).unwrap_or_else(|| stored.clone());
+        other.bytes.slice(start.min(other.bytes.len())..)
+    }
+
+    /// The bytes of an answer as they come back, in pieces, perhaps damaged, or `stale` ones instead of them.
+    fn delivered(&self, bytes: Bytes, stale: Bytes, salt: u64) -> BoxStream<'static, Result<Bytes>> {
         let damaged = lock(&self.0.weather).damaged;
         let mut rng = Rng::new(salt, 1);
         let length = bytes.len();
@@ -223,13 +315,18 @@ impl Link {
         let mut fails_at_end = false;
         if length > 0 && rng.chance(damaged) {
             let at = usize::try_from(rng.between(0, length as u64 - 1)).expect("an index fits");
-            match rng.between(0, 2) {
+            match rng.between(0, 4) {
                 0 => {
                     let mut flipped = bytes.to_vec();
                     flipped[at] ^= 1 << rng.between(0, 7);
                     bytes = flipped.into();
                 }
                 1 => bytes = bytes.slice(..at),
+                2 | 3 if !stale.is_empty() => {
+                    let mut other = stale.to_vec();
+                    other.resize(length, 0);
+                    bytes = other.into();
+                }
                 _ => {
                     bytes = bytes.slice(..at);
                     fails_at_end = true;
@@ -311,11 +408,12 @@ impl ObjectStore for Link {
         let target = name.clone();
         let lies = self.0.mutation == Some(Mutation::LyingPut) && lock(&self.0.rng).chance(20);
         let blind = self.0.mutation == Some(Mutation::BlindCollision);
+        let author = self.author();
         let created = match opts.mode {
             PutMode::Create => {
                 self.change("PUT", &name, move |cloud| {
                     let in_log = relative(&target).starts_with(lsvd_format::names::LOG_FOLDER);
-                    (lies && in_log) || cloud.create(&target, bytes) || (blind && in_log)
+                    (lies && in_log) || cloud.create(&target, bytes, author) || (blind && in_log)
                 })
                 .await?
             }
@@ -347,13 +445,14 @@ impl ObjectStore for Link {
         let stored = stored.ok_or_else(|| absent(&name))?;
         let range = resolve(options.range, stored.bytes.len() as u64)?;
         let index = |at: u64| usize::try_from(at).expect("what is in memory can be indexed");
+        let stale = self.stale(&name, &stored, index(range.start), course.salt);
         let bytes = if options.head {
             Bytes::new()
         } else {
             stored.bytes.slice(index(range.start)..index(range.end))
         };
         Ok(GetResult {
-            payload: GetResultPayload::Stream(self.delivered(bytes, course.salt)),
+            payload: GetResultPayload::Stream(self.delivered(bytes, stale, course.salt)),
             meta: meta(&name, &stored),
             range,
             attributes: Attributes::default(),

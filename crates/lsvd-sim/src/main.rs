@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use lsvd_sim::{Mutation, Report, run};
+use lsvd_sim::{Limits, Mutation, Report, run, shrink};
 
 /// Failing seeds of which the story is told.
 const STORIES_MAX: usize = 3;
@@ -21,9 +21,9 @@ const STORY_LINES: usize = 60;
 #[derive(Debug, Parser)]
 #[command(name = "lsvd-sim")]
 struct Arguments {
-    /// How many seeds to play.
-    #[arg(long, default_value_t = 1000)]
-    seeds: u64,
+    /// How many seeds to play [default: 1000, with --long no end].
+    #[arg(long)]
+    seeds: Option<u64>,
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     start: u64,
@@ -36,6 +36,13 @@ struct Arguments {
     /// Break the world on purpose; the run is then expected to fail.
     #[arg(long = "break", value_name = "MUTATION")]
     mutation: Option<Mutation>,
+    /// Leave something out: takeovers=N, clients=N, requests=N, without=PART+PART, with commas between them. A failing
+    /// seed prints what it fails without.
+    #[arg(long = "limit", value_name = "LIMITS", default_value = "", hide_default_value = true)]
+    limits: Limits,
+    /// Play seeds until it is stopped, or until --seeds were played if that is given, and tell of progress every minute.
+    #[arg(long)]
+    long: bool,
     /// Threads.
     #[arg(long)]
     jobs: Option<usize>,
@@ -45,13 +52,17 @@ struct Arguments {
 struct Tally {
     failed: Vec<Report>,
     openings: u64,
+    with_journal: u64,
+    from_journal: u64,
     requests: u64,
     events: u64,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let (start, count) = arguments.seed.map_or((arguments.start, arguments.seeds), |seed| (seed, 1));
+    let usual = if arguments.long { u64::MAX - arguments.start } else { 1000 };
+    let seeds = arguments.seeds.unwrap_or(usual);
+    let (start, count) = arguments.seed.map_or((arguments.start, seeds), |seed| (seed, 1));
     let jobs =
         arguments.jobs.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
     let next = AtomicU64::new(0);
@@ -71,14 +82,17 @@ fn main() -> ExitCode {
     told.iter().for_each(|report| tell(&arguments, report));
     listed.iter().take(LISTED_MAX).for_each(say);
     if arguments.seed.is_some() && arguments.trace && tally.failed.is_empty() {
-        run(start, arguments.mutation, true).lines.iter().for_each(|line| println!("{line}"));
+        run(start, arguments.mutation, &arguments.limits, true)
+            .lines
+            .iter()
+            .for_each(|line| println!("{line}"));
     }
     let seconds = began.elapsed().as_secs_f64().max(0.001);
     let failed = tally.failed.len() as u64;
     let rate = f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / seconds;
     println!(
-        "sim: {} openings, {} client requests, {} events in {seconds:.1} s, {rate:.0} seeds/s",
-        tally.openings, tally.requests, tally.events
+        "sim: {} openings ({} with a journal, {} took something out of it), {} client requests, {} events in {seconds:.1} s, {rate:.0} seeds/s",
+        tally.openings, tally.with_journal, tally.from_journal, tally.requests, tally.events
     );
     println!("{} passed, {failed} failed", count - failed);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -98,18 +112,25 @@ fn play(
         if index >= count {
             return;
         }
-        let report = run(start + index, arguments.mutation, false);
+        let report = run(start + index, arguments.mutation, &arguments.limits, false);
         let Ok(mut tally) = tally.lock() else { return };
         tally.openings += report.openings as u64;
+        tally.with_journal += report.journals.0 as u64;
+        tally.from_journal += report.journals.1 as u64;
         tally.requests += report.requests as u64;
         tally.events += report.events;
         if report.violation.is_some() {
+            if arguments.long {
+                // Whoever stops it is not to lose it.
+                eprintln!("sim: seed {} fails: cargo xtask sim --seed {}", report.seed, report.seed);
+            }
             tally.failed.push(report);
         }
-        if told.elapsed() > Duration::from_secs(5) {
+        if told.elapsed() > Duration::from_secs(if arguments.long { 60 } else { 5 }) {
             told = Instant::now();
             let rate = index as f64 / began.elapsed().as_secs_f64();
-            eprintln!("sim: {index} of {count} seeds, {} failed, {rate:.0} seeds/s", tally.failed.len());
+            let of = if count == u64::MAX - start { String::new() } else { format!(" of {count}") };
+            eprintln!("sim: {index}{of} seeds, {} failed, {rate:.0} seeds/s", tally.failed.len());
         }
     }
 }
@@ -122,15 +143,29 @@ fn say(report: &Report) {
 
 /// What happened in a failing run, and how to see it again.
 fn tell(arguments: &Arguments, report: &Report) {
-    let again = run(report.seed, arguments.mutation, true);
+    let smallest = shrink(report, arguments.mutation, &arguments.limits);
+    let again = run(report.seed, arguments.mutation, &smallest, true);
     let skip = if arguments.trace { 0 } else { again.lines.len().saturating_sub(STORY_LINES) };
     again.lines.iter().skip(skip).for_each(|line| println!("{line}"));
-    if again.hash != report.hash {
+    if run(report.seed, arguments.mutation, &arguments.limits, false).hash != report.hash {
         println!(
             "warning: the second run of this seed went another way: the simulation is not deterministic"
         );
     }
     let broken = arguments.mutation.map(|mutation| format!(" --break {mutation}")).unwrap_or_default();
-    say(report);
-    println!("play it again: cargo xtask sim --seed {}{broken}\n", report.seed);
+    let limit = |limits: &Limits| match limits.to_string() {
+        text if text.is_empty() => text,
+        text => format!(" --limit {text}"),
+    };
+    say(&again);
+    println!("play it again: cargo xtask sim --seed {}{broken}{}", report.seed, limit(&smallest));
+    if smallest != arguments.limits {
+        say(report);
+        println!(
+            "as it was found: cargo xtask sim --seed {}{broken}{}",
+            report.seed,
+            limit(&arguments.limits)
+        );
+    }
+    println!();
 }

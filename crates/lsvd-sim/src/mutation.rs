@@ -1,6 +1,6 @@
 //! Ways to break the world on purpose, to show that the simulator would notice.
 //!
-//! Each takes away one thing that the design rests on, in the store or on the way to it; the product's code is the
+//! Each takes away one thing that the design rests on, in the store, on the way to it or on a host; the product's code is the
 //! same. A simulator that passes with one of these proves nothing.
 
 use std::fmt;
@@ -23,11 +23,17 @@ pub enum Mutation {
     LyingPut,
     /// An old writer's PUT answers "stored" though another's object is there (rule 2).
     BlindCollision,
+    /// An SSD says that it has synced, and has not (what a journal's flush rests on).
+    LyingSync,
+    /// An SSD loses what was synced when its host loses power.
+    ForgetfulSsd,
+    /// Two processes open one journal's directory at once.
+    LooseLock,
 }
 
 impl Mutation {
     /// All of them, with their names on the command line.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 10] = [
         ("overwriting-store", Self::OverwritingStore),
         ("dropped-fence", Self::DroppedFence),
         ("narrow-fence", Self::NarrowFence),
@@ -35,6 +41,9 @@ impl Mutation {
         ("error-as-absence", Self::ErrorAsAbsence),
         ("lying-put", Self::LyingPut),
         ("blind-collision", Self::BlindCollision),
+        ("lying-sync", Self::LyingSync),
+        ("forgetful-ssd", Self::ForgetfulSsd),
+        ("loose-lock", Self::LooseLock),
     ];
 }
 

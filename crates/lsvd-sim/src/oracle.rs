@@ -3,8 +3,13 @@
 //! Knows only a [`History`]. The unit of judgement is one write's part of one block, because rule 1 lets a write
 //! tear at block boundaries and nowhere else. Every violation that it reports is one; what it can not see is in
 //! docs/simulation.md. Rooms: `units` (what was written where), `prefix` (what a crash left), `reads` (what clients
-//! saw while the volume was open).
+//! saw while the volume was open), `lineage` (which opening goes on from which, where journals are given up).
+//!
+//! What a flush or FUA promises, an opening must hold, unless a journal answered it and that journal was given up in
+//! between: then what the store is known to have had stays promised (a clean close, a lag of nothing, what a reader of
+//! the store saw), and one order with one prefix still has to explain what is left.
 
+mod lineage;
 mod order;
 mod prefix;
 mod reads;
@@ -15,9 +20,8 @@ mod tests;
 
 use std::fmt;
 
-use crate::history::{Generation, History, NEVER, Request};
+use crate::history::{Generation, History, Request};
 use crate::sector::Value;
-use units::Units;
 
 /// A broken rule, with what shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,46 +57,12 @@ pub fn judge(history: &History) -> Result<(), Violation> {
     }
     // An opening that never got as far as reading the volume let no client write: it changed nothing.
     generations.retain(|generation| {
-        let idle = generation.ops.iter().all(|op| op.request == Request::Flush);
+        let idle = generation.ops.iter().all(|op| matches!(op.request, Request::Flush | Request::Stored));
         assert!(generation.found.is_some() || idle, "clients begin after the sighting");
         generation.found.is_some()
     });
-    if let Some(first) = generations.first() {
-        let empty =
-            Generation { found: Some(vec![Value::Zero; history.sectors as usize]), ..Generation::default() };
-        judge_generation(&empty, Some(first))?;
-    }
-    for (i, generation) in generations.iter().enumerate() {
-        judge_generation(generation, generations.get(i + 1).copied())?;
-    }
-    Ok(())
-}
-
-/// Judges one generation by its own reads, by what read-only openings saw of it, and by what the next one found.
-fn judge_generation(generation: &Generation, next: Option<&Generation>) -> Result<(), Violation> {
-    let base = generation.found.as_deref().expect("only generations with a sighting are judged");
-    let units = Units::of(generation, base);
-    let shown = reads::judge(generation, base, &units)?;
-    let mut durable = Vec::new();
-    for sighting in &generation.sightings {
-        let claim = prefix::Claim {
-            what: format!("a read-only opening during epoch {}", generation.epoch),
-            found: &sighting.values,
-            cut: sighting.until,
-            flushed_before: sighting.from,
-            also: &[],
-        };
-        durable.extend(prefix::judge(generation, base, &units, &shown, &claim)?);
-    }
-    if let Some(next) = next {
-        let claim = prefix::Claim {
-            what: format!("the opening of epoch {} after epoch {}", next.epoch, generation.epoch),
-            found: next.found.as_deref().expect("only generations with a sighting are judged"),
-            cut: next.opened,
-            flushed_before: NEVER,
-            also: &durable,
-        };
-        prefix::judge(generation, base, &units, &shown, &claim)?;
-    }
-    Ok(())
+    let empty =
+        Generation { found: Some(vec![Value::Zero; history.sectors as usize]), ..Generation::default() };
+    generations.insert(0, &empty);
+    lineage::judge(&generations, &history.abandoned)
 }

@@ -6,14 +6,16 @@
 use std::sync::{Arc, Mutex};
 
 use futures::future::join_all;
-use lsvd_volume::{Error, Volume};
+use lsvd_volume::{Error, OpenOptions, Volume};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::ambush::Ambush;
 use crate::client::{Client, read_whole};
 use crate::history::{Generation, Op, Outcome, Request, Sighting};
-use crate::link::{Gate, Link};
-use crate::scene::Scene;
+use crate::host::Host;
+use crate::link::{Gate, Link, Rights};
+use crate::scene::{Scene, words};
 use crate::sector::Value;
 use crate::stage::lock;
 
@@ -30,10 +32,20 @@ pub(crate) enum Phase {
     Ended,
 }
 
+/// With what a process is started.
+#[derive(Clone, Default)]
+pub(crate) struct Role {
+    /// Its journal is on this host; without one it has none.
+    pub(crate) host: Option<Arc<Host>>,
+    /// It may give up a journal that it needs and has not.
+    pub(crate) abandon: bool,
+}
+
 /// A process that opens the volume for writing.
 pub(crate) struct Process {
     scene: Arc<Scene>,
     pub(crate) id: u32,
+    pub(crate) role: Role,
     link: Link,
     phase: watch::Sender<Phase>,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -44,10 +56,11 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts a process.
-    pub(crate) fn start(scene: &Arc<Scene>) -> Arc<Self> {
+    pub(crate) fn start(scene: &Arc<Scene>, role: Role) -> Arc<Self> {
         let id = scene.next_process();
         let process = Arc::new(Self {
-            link: scene.link(id, true),
+            link: scene.link(id, Rights { write: true, abandon: role.abandon }),
+            role,
             scene: Arc::clone(scene),
             id,
             phase: watch::Sender::new(Phase::Opening),
@@ -55,7 +68,14 @@ impl Process {
             open: Mutex::new(None),
             failure: Mutex::new(None),
         });
-        process.say("starts");
+        let ssd = process.role.host.as_ref().map(|host| host.ssd());
+        process.say(&format!("starts, journal on {ssd:?}, may give one up: {}", process.role.abandon));
+        let watched = Arc::clone(&process);
+        // Whatever kills it: the power of its host, or an ambush.
+        tokio::spawn(async move {
+            watched.link.dead().await;
+            watched.kill();
+        });
         let main = Arc::clone(&process).main();
         process.spawn(main);
         process
@@ -93,6 +113,11 @@ impl Process {
         lock(&self.open).as_ref().map(|(volume, _)| volume.clone())
     }
 
+    /// Lies in wait for it, or does not any more.
+    pub(crate) fn set_ambush(&self, ambush: Option<Ambush>) {
+        self.link.set_ambush(ambush);
+    }
+
     /// Dies here and now.
     pub(crate) fn kill(&self) {
         if self.phase() != Phase::Ended {
@@ -125,9 +150,10 @@ impl Process {
             process.say("closes");
             let closed = volume.close().await;
             let tick = scene.tick();
-            scene.stage().event(format_args!("p{} @{tick} closed: {closed:?}", process.id));
+            let told = closed.as_ref().map_err(words);
+            scene.stage().event(format_args!("p{} @{tick} closed: {told:?}", process.id));
             let outcome = if closed.is_ok() { Outcome::Done(tick) } else { Outcome::Failed(tick) };
-            let op = Op { request: Request::Flush, submit, outcome };
+            let op = Op { request: Request::Stored, submit, outcome };
             lock(&scene.history).generations[generation].ops.push(op);
         });
     }
@@ -135,10 +161,14 @@ impl Process {
     async fn main(self: Arc<Self>) {
         let scene = &self.scene;
         let bucket = scene.bucket(&self.link, self.id);
-        let volume = match Volume::open(bucket, scene.open_options(self.id)).await {
+        let journal = self.role.host.as_ref().map(|host| scene.journal(host, &self.link));
+        let abandon_journal = self.role.abandon;
+        let options = OpenOptions { journal, abandon_journal, ..scene.open_options(self.id) };
+        let volume = match Volume::open(bucket, options).await {
             Ok(volume) => volume,
+            Err(_) if self.link.gate() == Gate::Dead => return,
             Err(error) => {
-                scene.stage().event(format_args!("p{} can not open: {error}", self.id));
+                scene.stage().event(format_args!("p{} can not open: {}", self.id, words(&error)));
                 scene.check_error("an opening", &error);
                 lock(&self.failure).replace(error);
                 self.phase.send_replace(Phase::Ended);
@@ -151,7 +181,16 @@ impl Process {
         let generation = {
             let mut history = lock(&scene.history);
             let epoch = description.epoch.0;
-            history.generations.push(Generation { epoch, opened, ..Generation::default() });
+            let journal = lock(&scene.world.cloud).ledger().journal_of(epoch);
+            assert_eq!(journal.is_some(), self.role.host.is_some(), "the superblock names its journal");
+            let replayed = description.recovery.journal_records > 0;
+            history.generations.push(Generation {
+                epoch,
+                opened,
+                journal,
+                replayed,
+                ..Generation::default()
+            });
             history.generations.len() - 1
         };
         lock(&self.open).replace((volume.clone(), generation));
@@ -166,6 +205,7 @@ impl Process {
         let clients = (0..rng.between(1, scene.settings.clients_max)).map(|i| Client {
             scene: Arc::clone(scene),
             volume: volume.clone(),
+            link: self.link.clone(),
             name: format!("p{}c{i}", self.id),
             generation,
             rng: scene.rng(21, u64::from(self.id) << 8 | i),
@@ -178,7 +218,8 @@ impl Process {
     /// All sectors as this opening found them: read by itself, or by a reader beside it.
     async fn sight(&self, volume: &Volume, generation: usize) -> Option<Vec<Value>> {
         let mut rng = self.scene.rng(22, u64::from(self.id));
-        if rng.chance(250) {
+        // A reader sees the store alone.
+        if rng.chance(250) && self.role.host.is_none() {
             // Only as long as nobody newer lets clients write, it finds the same as this one.
             match look_once(&self.scene).await {
                 Some((newest, sighting)) if newest == Some(generation) => return Some(sighting.values),
@@ -198,7 +239,7 @@ fn newest(scene: &Scene) -> Option<usize> {
 /// Opens the volume read-only and reads all of it; with the generation that was the newest when it had opened.
 async fn look_once(scene: &Arc<Scene>) -> Option<(Option<usize>, Sighting)> {
     let id = scene.next_process();
-    let link = scene.link(id, false);
+    let link = scene.link(id, Rights { write: false, abandon: false });
     let from = scene.tick();
     scene.stage().event(format_args!("p{id} @{from} opens read-only"));
     let damage = scene.may_be_damaged();
@@ -208,7 +249,7 @@ async fn look_once(scene: &Arc<Scene>) -> Option<(Option<usize>, Sighting)> {
     let volume = match opened {
         Ok(volume) => volume,
         Err(error) => {
-            scene.stage().event(format_args!("p{id} can not open read-only: {error}"));
+            scene.stage().event(format_args!("p{id} can not open read-only: {}", words(&error)));
             scene.check_error("a read-only opening", &error);
             return None;
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::limits::Limits;
 use crate::mutation::Mutation;
 use crate::oracle::{Violation, judge};
 use crate::scene::Scene;
@@ -31,6 +32,8 @@ pub struct Report {
     pub events: u64,
     /// Openings for writing that succeeded.
     pub openings: usize,
+    /// Of these, with a journal, and of those again such that found something in it.
+    pub journals: (usize, usize),
     /// Requests that clients made.
     pub requests: usize,
     /// The last events, if they were asked for.
@@ -59,34 +62,36 @@ fn watch_panics() {
     });
 }
 
-/// Plays the run of `seed` and judges it.
-pub fn run(seed: u64, mutation: Option<Mutation>, keep_lines: bool) -> Report {
+/// Plays the run of `seed`, without what `limits` leave out, and judges it.
+pub fn run(seed: u64, mutation: Option<Mutation>, limits: &Limits, keep_lines: bool) -> Report {
     watch_panics();
     PANIC.set(None);
     RUNNING.set(true);
-    let played = catch_unwind(AssertUnwindSafe(|| run_caught(seed, mutation, keep_lines)));
+    let played = catch_unwind(AssertUnwindSafe(|| run_caught(seed, mutation, limits, keep_lines)));
     RUNNING.set(false);
     let panic = PANIC.take().map(|panic| Violation::new(0, format!("panic: {panic}")));
     match played {
         Ok(report) => Report { violation: panic.or(report.violation), ..report },
         Err(_) => {
-            Report { seed, violation: panic, hash: 0, events: 0, openings: 0, requests: 0, lines: Vec::new() }
+            let (hash, events, openings, journals, requests) = (0, 0, 0, (0, 0), 0);
+            Report { seed, violation: panic, hash, events, openings, journals, requests, lines: Vec::new() }
         }
     }
 }
 
-fn run_caught(seed: u64, mutation: Option<Mutation>, keep_lines: bool) -> Report {
+fn run_caught(seed: u64, mutation: Option<Mutation>, limits: &Limits, keep_lines: bool) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime without I/O needs nothing of the system");
     runtime.block_on(async {
-        let scene = Arc::new(Scene::new(seed, keep_lines, mutation));
+        let scene = Arc::new(Scene::new(seed, keep_lines, mutation, limits));
         if timeout(RUN_MAX, play(&scene)).await.is_err() {
             scene.stage().accuse(Violation::new(10, "the run hangs"));
         }
-        let history = lock(&scene.history).clone();
+        let mut history = lock(&scene.history).clone();
+        history.abandoned = lock(&scene.world.cloud).ledger().abandoned().to_vec();
         if scene.stage().accused().is_none()
             && let Err(violation) = judge(&history)
         {
@@ -100,6 +105,10 @@ fn run_caught(seed: u64, mutation: Option<Mutation>, keep_lines: bool) -> Report
             hash: trace.hash(),
             events: trace.events(),
             openings: history.generations.len(),
+            journals: (
+                history.generations.iter().filter(|generation| generation.journal.is_some()).count(),
+                history.generations.iter().filter(|generation| generation.replayed).count(),
+            ),
             requests: history.generations.iter().map(|generation| generation.ops.len()).sum(),
             lines: trace.into_lines(),
         }

@@ -2,21 +2,25 @@
 //!
 //! Knows what was drawn from the seed; plays nothing itself.
 
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lsvd_backend::{Bucket, RetryPolicy};
-use lsvd_volume::{CreateOptions, Environment, OpenOptions};
+use lsvd_local::JournalError;
+use lsvd_volume::{CreateOptions, Environment, Error, JournalOptions, OpenOptions};
 
 use crate::cloud::{Cloud, PREFIX};
 use crate::history::{History, Tick};
-use crate::link::{Link, World};
+use crate::host::Host;
+use crate::limits::Limits;
+use crate::link::{Link, Rights, World};
 use crate::mutation::Mutation;
 use crate::oracle::Violation;
 use crate::rng::Rng;
 use crate::sector::BLOCK_SECTORS;
 use crate::stage::{Stage, lock};
-use crate::weather::Weather;
+use crate::weather::{SsdWeather, Weather};
 
 /// What is drawn once for a run. Small on purpose: corners are near.
 #[derive(Clone, Debug)]
@@ -41,6 +45,11 @@ pub(crate) struct Settings {
     /// Longest pause between a client's requests.
     pub(crate) pause_ms_max: u64,
     pub(crate) flush_rate: u64,
+    /// Hosts with an SSD for a journal; none: no process has a journal.
+    pub(crate) hosts: u64,
+    pub(crate) journal_bytes_max: u64,
+    /// Processes that have a journal, if there are hosts.
+    pub(crate) journals: u64,
 }
 
 impl Settings {
@@ -65,12 +74,15 @@ impl Settings {
                 backoff_max: Duration::from_millis(rng.pick(&[50, 1000, 5000])),
                 ..RetryPolicy::default()
             },
-            takeovers: rng.between(1, 7),
+            takeovers: if rng.chance(50) { rng.between(8, 24) } else { rng.between(1, 7) },
             clients_max: rng.between(1, 4),
             requests_max: rng.spread(3, 40),
             write_sectors_max: rng.pick(&[4, 8, 24, 64]),
             pause_ms_max: rng.pick(&[1, 20, 200]),
             flush_rate: rng.pick(&[20, 100, 250]),
+            hosts: rng.pick(&[0, 0, 1, 2, 3]),
+            journal_bytes_max: batch_bytes_max * rng.pick(&[2, 3, 16, 1024]),
+            journals: rng.pick(&[1000, 1000, 800, 500]),
         }
     }
 }
@@ -80,6 +92,8 @@ pub(crate) struct Scene {
     pub(crate) seed: u64,
     pub(crate) world: World,
     pub(crate) settings: Settings,
+    pub(crate) hosts: Vec<Arc<Host>>,
+    pub(crate) limits: Limits,
     pub(crate) history: Mutex<History>,
     writes: Mutex<u32>,
     processes: Mutex<u32>,
@@ -87,10 +101,22 @@ pub(crate) struct Scene {
 
 impl Scene {
     /// The scene of `seed`. Needs a runtime with a paused clock.
-    pub(crate) fn new(seed: u64, keep_lines: bool, mutation: Option<Mutation>) -> Self {
+    pub(crate) fn new(seed: u64, keep_lines: bool, mutation: Option<Mutation>, limits: &Limits) -> Self {
         let stage = Arc::new(Stage::new(keep_lines));
-        let settings = Settings::draw(&mut Rng::new(seed, 1));
-        let weather = Weather::draw(&mut Rng::new(seed, 2));
+        let mut settings = Settings::draw(&mut Rng::new(seed, 1));
+        limits.bound(&mut settings);
+        let mut weather = Weather::draw(&mut Rng::new(seed, 2));
+        limits.clear(&mut weather);
+        let hosts = 1..=settings.hosts;
+        let hosts = hosts.map(|number| {
+            let mut weather = SsdWeather::draw(&mut Rng::new(seed, 3 << 32 | number));
+            limits.clear_ssd(&mut weather);
+            stage.event(format_args!("h{number} {weather:?}"));
+            let (stage, rng) = (Arc::clone(&stage), Rng::new(seed, 4 << 32 | number));
+            let number = u32::try_from(number).expect("there are few");
+            Arc::new(Host::new(number, stage, mutation, weather, rng))
+        });
+        let hosts = hosts.collect();
         stage.event(format_args!("seed {seed} {settings:?}"));
         stage.event(format_args!("{weather:?}"));
         let world = World {
@@ -100,7 +126,8 @@ impl Scene {
             mutation,
         };
         let history = Mutex::new(History::new(settings.blocks));
-        Self { seed, world, settings, history, writes: Mutex::new(0), processes: Mutex::new(0) }
+        let (limits, writes, processes) = (limits.clone(), Mutex::new(0), Mutex::new(0));
+        Self { seed, world, settings, hosts, limits, history, writes, processes }
     }
 
     pub(crate) fn stage(&self) -> &Stage {
@@ -131,8 +158,8 @@ impl Scene {
     }
 
     /// A new process's way to the store.
-    pub(crate) fn link(&self, process: u32, may_write: bool) -> Link {
-        Link::new(&self.world, process, may_write, self.rng(10, u64::from(process)))
+    pub(crate) fn link(&self, process: u32, rights: Rights) -> Link {
+        Link::new(&self.world, process, rights, self.rng(10, u64::from(process)))
     }
 
     /// The volume's prefix as seen over `link`.
@@ -177,6 +204,16 @@ impl Scene {
         }
     }
 
+    /// The journal of the process of `link` on a host.
+    pub(crate) fn journal(&self, host: &Arc<Host>, link: &Link) -> JournalOptions {
+        let rng = Mutex::new(self.rng(14, u64::from(link.process())));
+        let (at, of, link) = (Arc::clone(host), Arc::clone(host), link.clone());
+        let mut journal =
+            JournalOptions::simulated(move || at.mount(&link), move || of.pause(&mut lock(&rng)));
+        journal.bytes_max = self.settings.journal_bytes_max;
+        journal
+    }
+
     /// A new tick.
     pub(crate) fn tick(&self) -> Tick {
         self.stage().tick()
@@ -193,15 +230,39 @@ impl Scene {
     }
 
     /// An error that nothing in this run can be the reason of.
-    pub(crate) fn check_error(&self, who: &str, error: &lsvd_volume::Error) {
-        use lsvd_volume::Error;
+    pub(crate) fn check_error(&self, who: &str, error: &Error) {
+        let hosts_failed = || self.hosts.iter().any(|host| host.has_failed());
         let rule = match error {
+            Error::Journal { source, .. } => match **source {
+                JournalError::InUse => return,
+                JournalError::Io { ref source, .. } if source.kind() == ErrorKind::StorageFull => return,
+                JournalError::Io { .. } | JournalError::Failed if hosts_failed() => return,
+                JournalError::Io { .. } | JournalError::Failed => 10,
+                // Nothing that an SSD of this world does, damages what was synced.
+                JournalError::Damaged { .. } | JournalError::OtherVolume { .. } => 1,
+            },
+            Error::JournalNeeded { .. } if self.hosts.is_empty() => 1,
+            Error::JournalPassedOver { .. } if !self.has_abandoned() => 1,
             Error::Corrupt { .. } if !self.may_be_damaged() => 5,
             Error::Newer { .. } if !self.may_be_damaged() => 5,
             Error::Invalid(_) | Error::ReadOnly { .. } | Error::NotFound { .. } => 4,
             Error::UnsafeStore { .. } => 2,
             _ => return,
         };
-        self.stage().accuse(Violation::new(rule, format!("{who} was told, without a reason: {error}")));
+        let words = words(error);
+        self.stage().accuse(Violation::new(rule, format!("{who} was told, without a reason: {words}")));
+    }
+
+    /// Whether some journal in use was given up in this run.
+    fn has_abandoned(&self) -> bool {
+        !lock(&self.world.cloud).ledger().abandoned().is_empty()
+    }
+}
+
+/// What an error says, but for what a real clock has a part in.
+pub(crate) fn words(error: &Error) -> String {
+    match error {
+        Error::JournalNeeded { journal, .. } => format!("journal {journal} is in use, and not at hand"),
+        other => other.to_string(),
     }
 }

@@ -9,10 +9,13 @@ use lsvd_format::names;
 use lsvd_volume::Error;
 use tokio::time::{sleep, timeout};
 
+use crate::ambush::Ambush;
+use crate::happenings::befall;
+use crate::link::{Gate, Rights};
 use crate::oracle::Violation;
-use crate::process::{Phase, Process, look};
+use crate::process::{Phase, Process, Role, look};
 use crate::rng::Rng;
-use crate::scene::Scene;
+use crate::scene::{Scene, Settings, words};
 use crate::stage::lock;
 use crate::weather::Weather;
 
@@ -31,7 +34,7 @@ pub(crate) async fn play(scene: &Arc<Scene>) {
             return;
         }
         take_over(scene, &mut rng, &mut cast).await;
-        happenings(&mut rng, &cast);
+        happenings(scene, &mut rng, &cast);
     }
     finish(scene, &mut rng, &cast).await;
 }
@@ -40,7 +43,7 @@ pub(crate) async fn play(scene: &Arc<Scene>) {
 async fn create(scene: &Arc<Scene>) -> bool {
     for _ in 0..20 {
         let id = scene.next_process();
-        let link = scene.link(id, true);
+        let link = scene.link(id, Rights { write: true, abandon: false });
         match lsvd_volume::create(&scene.bucket(&link, id), &scene.create_options(id)).await {
             Ok(_) | Err(Error::Exists { .. }) => return true,
             Err(error) => scene.stage().event(format_args!("p{id} can not create: {error}")),
@@ -53,10 +56,16 @@ async fn create(scene: &Arc<Scene>) -> bool {
 
 /// One or two newcomers open the volume; some do not live to see it open.
 async fn take_over(scene: &Arc<Scene>, rng: &mut Rng, cast: &mut Vec<Arc<Process>>) {
-    let newcomers = if rng.chance(250) { 2 } else { 1 };
+    let limits = &scene.limits;
+    let newcomers = if rng.chance(250) && !limits.leaves_out("second") { 2 } else { 1 };
     for _ in 0..newcomers {
-        let process = Process::start(scene);
-        if rng.chance(200) {
+        let role = role(scene, rng, cast);
+        let process = Process::start(scene, role);
+        let (ambushed, ambush) = (rng.chance(250), Ambush::draw(rng));
+        if ambushed && !limits.leaves_out("ambush") {
+            process.set_ambush(Some(ambush));
+        }
+        if rng.chance(150) && !limits.leaves_out("doom") {
             let doomed = Arc::clone(&process);
             let after = Duration::from_millis(rng.spread(1, 500));
             tokio::spawn(async move {
@@ -69,7 +78,7 @@ async fn take_over(scene: &Arc<Scene>, rng: &mut Rng, cast: &mut Vec<Arc<Process
             sleep(Duration::from_millis(rng.spread(1, 2000))).await;
         }
     }
-    if rng.chance(400) {
+    if rng.chance(400) && !limits.leaves_out("look") {
         let after = Duration::from_millis(rng.spread(1, 3000));
         let scene = Arc::clone(scene);
         tokio::spawn(async move {
@@ -77,9 +86,18 @@ async fn take_over(scene: &Arc<Scene>, rng: &mut Rng, cast: &mut Vec<Arc<Process
             look(scene).await;
         });
     }
-    let newest = cast.last().expect("somebody has just come");
     let patience = Duration::from_millis(rng.spread(100, 60_000));
+    let newest = cast.last().expect("somebody has just come");
     let _ = timeout(patience, newest.reach(Phase::Serving)).await;
+    if let Some(Error::JournalNeeded { .. }) = newest.failure() {
+        // It is given up, or whoever has it comes back.
+        let role =
+            if rng.chance(600) { Role { abandon: true, ..newest.role.clone() } } else { at_home(scene) };
+        let process = Process::start(scene, role);
+        let _ = timeout(patience, process.reach(Phase::Serving)).await;
+        cast.push(process);
+    }
+    let newest = cast.last().expect("somebody has just come");
     // Mostly in the middle of the work, now and then after it.
     if rng.chance(800) {
         sleep(Duration::from_millis(rng.spread(5, 4000))).await;
@@ -88,31 +106,35 @@ async fn take_over(scene: &Arc<Scene>, rng: &mut Rng, cast: &mut Vec<Arc<Process
     }
 }
 
+/// With or without a journal, and where: mostly on the host of the one before, which is mostly stopped first.
+fn role(scene: &Scene, rng: &mut Rng, cast: &[Arc<Process>]) -> Role {
+    let Settings { hosts, journals, .. } = scene.settings;
+    if hosts == 0 || !rng.chance(journals) {
+        return Role { host: None, abandon: rng.chance(if hosts > 0 { 50 } else { 0 }) };
+    }
+    let before = cast.iter().rev().find_map(|process| process.role.host.clone());
+    let other = Arc::clone(&scene.hosts[usize::try_from(rng.between(0, hosts - 1)).expect("few")]);
+    let host = before.filter(|_| rng.chance(700)).unwrap_or(other);
+    if let Some(holder) = host.holder().filter(|_| rng.chance(850)) {
+        holder.set_gate(Gate::Dead);
+    }
+    Role { host: Some(host), abandon: rng.chance(50) }
+}
+
+/// Where the journal in use lies; anywhere if nobody knows.
+fn at_home(scene: &Scene) -> Role {
+    let home = lock(&scene.world.cloud).ledger().in_use().flatten();
+    let host = scene.hosts.iter().find(|host| home == Some(host.ssd()));
+    Role { host: host.or(scene.hosts.first()).cloned(), abandon: false }
+}
+
 /// Something befalls each process, or nothing: then the next one takes over from a living one.
-fn happenings(rng: &mut Rng, cast: &[Arc<Process>]) {
+fn happenings(scene: &Scene, rng: &mut Rng, cast: &[Arc<Process>]) {
     for process in cast.iter().filter(|process| process.phase() != Phase::Ended) {
-        let what = rng.between(0, 99);
-        if process.is_stalled() {
-            if what < 30 {
-                process.set_stalled(false);
-            }
-            continue;
-        }
-        match what {
-            0..=29 => process.kill(),
-            30..=54 => {
-                process.set_stalled(true);
-                if rng.chance(600) {
-                    let (process, after) =
-                        (Arc::clone(process), Duration::from_millis(rng.spread(100, 600_000)));
-                    tokio::spawn(async move {
-                        sleep(after).await;
-                        process.set_stalled(false);
-                    });
-                }
-            }
-            55..=62 => process.close(),
-            _ => {}
+        if !process.is_stalled() {
+            befall(scene, process, rng);
+        } else if rng.chance(300) {
+            process.set_stalled(false);
         }
     }
 }
@@ -122,7 +144,9 @@ fn happenings(rng: &mut Rng, cast: &[Arc<Process>]) {
 async fn finish(scene: &Arc<Scene>, rng: &mut Rng, cast: &[Arc<Process>]) {
     sleep(Duration::from_millis(rng.spread(1, 20_000))).await;
     *lock(&scene.world.weather) = Weather::calm();
+    scene.hosts.iter().for_each(|host| host.calm());
     scene.stage().event(format_args!("the weather clears"));
+    cast.iter().for_each(|process| process.set_ambush(None));
     cast.iter().filter(|process| process.is_stalled()).for_each(|process| process.set_stalled(false));
     for process in cast {
         let _ = timeout(Duration::from_secs(300), process.reach(Phase::Idle)).await;
@@ -132,7 +156,17 @@ async fn finish(scene: &Arc<Scene>, rng: &mut Rng, cast: &[Arc<Process>]) {
     }
     for _ in 0..2 {
         cast.iter().for_each(|process| process.kill());
-        let Some(last) = open_in_calm(scene).await else { return };
+        for host in &scene.hosts {
+            if rng.chance(500) && !scene.limits.leaves_out("power") {
+                host.lose_power();
+            }
+        }
+        let Some(last) = open_in_calm(scene, rng).await else { return };
+        if rng.chance(200) {
+            let _ = timeout(Duration::from_secs(300), last.reach(Phase::Idle)).await;
+            last.close();
+            sleep(Duration::from_secs(10)).await;
+        }
         last.kill();
     }
     let (requests, log, archive) = {
@@ -149,27 +183,49 @@ async fn serves_again(scene: &Arc<Scene>, process: &Process) {
     for _ in 0..4 {
         match timeout(scene.patience(), volume.flush()).await {
             Ok(Ok(()) | Err(Error::Fenced { .. } | Error::Closed { .. })) => return,
+            // It ended when its disk failed, and stays ended.
+            Ok(Err(Error::Journal { .. })) => return,
             Ok(Err(error)) => last = Some(error),
             Err(_) => break,
         }
         sleep(Duration::from_secs(60)).await;
     }
-    let why = last.map_or_else(|| "it hangs".to_owned(), |error| error.to_string());
+    let why = last.map_or_else(|| "it hangs".to_owned(), |error| words(&error));
     let what = format!("p{} does not flush although the store has been back for long: {why}", process.id);
     scene.stage().accuse(Violation::new(10, what));
 }
 
 /// Opens the volume when nothing stands in the way; only a straggler of somebody dead can still come in between.
-async fn open_in_calm(scene: &Arc<Scene>) -> Option<Arc<Process>> {
+///
+/// A journal that is in use and not lost is all that it takes; one that is lost has to be given up.
+async fn open_in_calm(scene: &Arc<Scene>, rng: &mut Rng) -> Option<Arc<Process>> {
     let mut why = "it hangs".to_owned();
     for _ in 0..3 {
-        let process = Process::start(scene);
+        let in_use = lock(&scene.world.cloud).ledger().in_use();
+        let home = at_home(scene);
+        let role = match in_use {
+            None => role(scene, rng, &[]),
+            Some(ssd) if ssd.is_some() && ssd == home.host.as_ref().map(|host| host.ssd()) => home,
+            Some(_) => Role { abandon: true, ..role(scene, rng, &[]) },
+        };
+        let process = Process::start(scene, role);
         let opened = timeout(OPENING_MAX, process.reach(Phase::Serving)).await;
         if opened.is_ok() && process.phase() != Phase::Ended {
             return Some(process);
         }
-        if let Some(error) = process.failure() {
-            why = error.to_string();
+        match process.failure() {
+            // Its host has the journal of an opening that was given up since: that is to be said twice.
+            Some(Error::JournalPassedOver { .. }) => {
+                process.kill();
+                let role = Role { abandon: true, ..process.role.clone() };
+                let process = Process::start(scene, role);
+                let opened = timeout(OPENING_MAX, process.reach(Phase::Serving)).await;
+                if opened.is_ok() && process.phase() != Phase::Ended {
+                    return Some(process);
+                }
+            }
+            Some(error) => why = words(&error),
+            None => {}
         }
         process.kill();
     }

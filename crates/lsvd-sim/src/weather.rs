@@ -62,10 +62,47 @@ pub(crate) struct Weather {
     pub(crate) silent: u64,
     pub(crate) lands_late: u64,
     pub(crate) conflict: u64,
-    /// GETs whose bytes are damaged or end early.
+    /// GETs whose bytes are damaged, end early, or are another object's or another range's.
     pub(crate) damaged: u64,
     /// Windows in which every request fails, or gets no answer at all.
     pub(crate) outages_ms: Vec<Range<u64>>,
+}
+
+/// Rates and times of one host's SSD.
+#[derive(Clone, Debug)]
+pub(crate) struct SsdWeather {
+    pub(crate) pause_ms: u64,
+    pub(crate) slow: u64,
+    pub(crate) slow_ms: u64,
+    /// Operations that fail.
+    pub(crate) fails: u64,
+    /// Bytes that it holds.
+    pub(crate) capacity: usize,
+}
+
+impl SsdWeather {
+    /// Nothing fails, nothing is slow, and there is room.
+    pub(crate) fn calm() -> Self {
+        Self { pause_ms: 1, slow: 0, slow_ms: 1, fails: 0, capacity: usize::MAX }
+    }
+
+    /// The weather of one host: mostly good.
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        Self {
+            pause_ms: rng.spread(1, 30),
+            slow: rng.pick(&[0, 0, 10, 100]),
+            slow_ms: rng.spread(100, 60_000),
+            fails: rng.pick(&[0, 0, 0, 2, 20]),
+            capacity: rng.pick(&[usize::MAX, usize::MAX, 128 << 10, 1 << 20]),
+        }
+    }
+
+    /// How long an operation takes.
+    pub(crate) fn pause(&self, rng: &mut Rng) -> Duration {
+        let usual = rng.between(0, self.pause_ms);
+        let slow = if rng.chance(self.slow) { rng.spread(1, self.slow_ms) } else { 0 };
+        Duration::from_millis(usual + slow)
+    }
 }
 
 impl Weather {
@@ -94,7 +131,9 @@ impl Weather {
         let mut outages_ms = Vec::new();
         if badness > 0 && rng.chance(350) {
             let start = rng.spread(50, 20_000);
-            outages_ms.push(start..start + rng.spread(100, 60_000));
+            // Mostly shorter than anybody's patience; sometimes for longer than an hour.
+            let most = rng.pick(&[60_000, 60_000, 60_000, 6_000_000]);
+            outages_ms.push(start..start + rng.spread(100, most));
         }
         Self {
             latency_ms: (low, low + rng.spread(1, 60)),

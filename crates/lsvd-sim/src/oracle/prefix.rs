@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::Violation;
 use super::order::find_cycle;
 use super::reads::Shown;
-use super::units::Units;
+use super::units::{Unit, Units};
 use crate::history::{Generation, Outcome, Request, Tick};
 use crate::sector::Value;
 
@@ -23,6 +23,8 @@ pub(super) struct Claim<'a> {
     pub(super) cut: Tick,
     /// Only what was durable by an answer before this tick must be in it.
     pub(super) flushed_before: Tick,
+    /// What only a journal promised need not be in it.
+    pub(super) waived: bool,
     /// Units that must be in it besides: they were found durable earlier.
     pub(super) also: &'a [usize],
 }
@@ -123,16 +125,30 @@ pub(super) fn judge(
     Ok((0..count).filter(|unit| prefix.holds(*unit)).collect())
 }
 
+/// The flush that promises most, if any does: when it arrived, and when it was answered.
+fn newest_flush(generation: &Generation, claim: &Claim<'_>) -> Option<(Tick, Tick)> {
+    let flushed = generation.ops.iter().filter_map(|op| match (&op.request, op.outcome) {
+        (Request::Flush, Outcome::Done(done)) if !claim.waived => Some((op.submit, done)),
+        (Request::Stored, Outcome::Done(done)) => Some((op.submit, done)),
+        _ => None,
+    });
+    flushed.filter(|(_, done)| *done < claim.flushed_before).max()
+}
+
+/// Whether none of these writes need be in what is claimed.
+pub(super) fn promises_nothing(generation: &Generation, units: &Units, claim: &Claim<'_>) -> bool {
+    let flushed = newest_flush(generation, claim).map_or(0, |(arrived, _)| arrived);
+    let promised =
+        |unit: &Unit| unit.done < flushed || unit.fua && !claim.waived && unit.done < claim.flushed_before;
+    !units.all.iter().any(promised)
+}
+
 /// Completed FUA writes, and what had completed when a since completed flush arrived.
 fn require_durable(generation: &Generation, claim: &Claim<'_>, prefix: &mut Prefix<'_>) {
     let units = prefix.units;
-    let flushed = generation.ops.iter().filter_map(|op| match (&op.request, op.outcome) {
-        (Request::Flush, Outcome::Done(done)) if done < claim.flushed_before => Some((op.submit, done)),
-        _ => None,
-    });
-    let newest = flushed.max();
+    let newest = newest_flush(generation, claim);
     for (unit, it) in units.all.iter().enumerate() {
-        if it.fua && it.done < claim.flushed_before {
+        if it.fua && !claim.waived && it.done < claim.flushed_before {
             prefix.take(unit, Because::Durable(it.done));
         }
         if let Some((arrived, done)) = newest.filter(|(arrived, _)| it.done < *arrived) {

@@ -46,6 +46,27 @@ impl Story {
         self.op(submit, Outcome::Done(done), Request::Flush)
     }
 
+    /// The store has all that was done before.
+    fn stored(self, submit: Tick, done: Tick) -> Self {
+        self.op(submit, Outcome::Done(done), Request::Stored)
+    }
+
+    fn fua(self, id: u32, first: u32, submit: Tick, done: Tick) -> Self {
+        self.op(submit, Outcome::Done(done), Request::Write { first, count: 1, id, fua: true })
+    }
+
+    /// Its flushes are answered by this journal.
+    fn journal(mut self, number: u32) -> Self {
+        self.0.journal = Some(number);
+        self
+    }
+
+    /// Part of what it found came out of its journal.
+    fn replayed(mut self) -> Self {
+        self.0.replayed = true;
+        self
+    }
+
     fn read(self, first: u32, ids: &[u32], submit: Tick, done: Tick) -> Self {
         let values = ids.iter().map(|id| value(*id)).collect();
         self.op(submit, Outcome::Done(done), Request::Read { first, values })
@@ -68,7 +89,13 @@ fn volume(values: &[(u32, u32)]) -> Vec<Value> {
 }
 
 fn judged(stories: impl IntoIterator<Item = Story>) -> Result<(), Violation> {
-    judge(&History { sectors: SECTORS, generations: stories.into_iter().map(|story| story.0).collect() })
+    judged_with(&[], stories)
+}
+
+/// With epochs that began by giving up the journal that was in use.
+fn judged_with(abandoned: &[u64], stories: impl IntoIterator<Item = Story>) -> Result<(), Violation> {
+    let generations = stories.into_iter().map(|story| story.0).collect();
+    judge(&History { sectors: SECTORS, generations, abandoned: abandoned.to_vec() })
 }
 
 #[track_caller]
@@ -80,7 +107,19 @@ fn lawful(stories: impl IntoIterator<Item = Story>) {
 
 #[track_caller]
 fn caught(rule: u8, stories: impl IntoIterator<Item = Story>) {
-    let violation = judged(stories).expect_err("an unlawful history passed");
+    caught_with(rule, &[], stories);
+}
+
+#[track_caller]
+fn lawful_with(abandoned: &[u64], stories: impl IntoIterator<Item = Story>) {
+    if let Err(violation) = judged_with(abandoned, stories) {
+        panic!("a lawful history was refused: {violation}");
+    }
+}
+
+#[track_caller]
+fn caught_with(rule: u8, abandoned: &[u64], stories: impl IntoIterator<Item = Story>) {
+    let violation = judged_with(abandoned, stories).expect_err("an unlawful history passed");
     assert_eq!(violation.rule, rule, "{violation}");
 }
 
@@ -290,4 +329,104 @@ fn an_opening_that_never_read_the_volume_changes_nothing() {
     let mut died = Story::new(2);
     died.0.found = None;
     lawful([first, died, Story::new(3).found(&[(0, 1)])]);
+}
+
+/// Rule 1: a flush that a journal answered binds, unless that journal was given up.
+#[test]
+fn a_lost_journal_waives_its_flushes_and_nothing_else() {
+    let first = || {
+        let story = Story::new(1).journal(1).write(1, 0, 1, 1001, Some(1002)).flush(1003, 1004);
+        story.fua(2, 8, 1005, 1006)
+    };
+    let all = [(0, 1), (8, 2)];
+    lawful([first(), Story::new(2).journal(1).replayed().found(&all)]);
+    caught(1, [first(), Story::new(2).journal(1).replayed().found(&[(0, 1)])]);
+    caught(1, [first(), Story::new(2).journal(1)]);
+    lawful_with(&[2], [first(), Story::new(2)]);
+    lawful_with(&[2], [first(), Story::new(2).found(&[(0, 1)])]);
+    lawful_with(&[2], [first(), Story::new(2).found(&all)]);
+    // Still a prefix of one order.
+    caught_with(1, &[2], [first(), Story::new(2).found(&[(8, 2)])]);
+    // Given up earlier, or of a store: that is nothing to this one.
+    caught_with(1, &[1], [first(), Story::new(2)]);
+    let of_the_store = Story::new(1).write(1, 0, 1, 1001, Some(1002)).flush(1003, 1004);
+    caught_with(1, &[2], [of_the_store, Story::new(2)]);
+}
+
+/// Rule 1: what the store was known to have is not the journal's to lose.
+#[test]
+fn what_was_in_the_store_outlives_the_journal() {
+    let first = || Story::new(1).journal(1).write(1, 0, 1, 1001, Some(1002)).stored(1003, 1004);
+    let later = || first().write(2, 8, 1, 1005, Some(1006)).flush(1007, 1008);
+    lawful_with(&[2], [first(), Story::new(2).found(&[(0, 1)])]);
+    caught_with(1, &[2], [first(), Story::new(2)]);
+    lawful_with(&[2], [later(), Story::new(2).found(&[(0, 1)])]);
+    caught_with(1, &[2], [later(), Story::new(2)]);
+    let seen = || {
+        let story = Story::new(1).journal(1).write(1, 0, 1, 1001, Some(1002)).flush(1003, 1004);
+        story.write(2, 8, 1, 1005, Some(1006)).sighting(1007, 1008, &[(0, 1)])
+    };
+    lawful_with(&[2], [seen(), Story::new(2).found(&[(0, 1)])]);
+    caught_with(1, &[2], [seen(), Story::new(2)]);
+}
+
+/// Rule 1: readers see the store alone, which has a prefix; what one saw, the next one sees.
+#[test]
+fn a_reader_beside_a_journal_sees_a_prefix_that_grows() {
+    let story = || {
+        let story = Story::new(1).journal(1).write(1, 0, 1, 1001, Some(1002));
+        story.write(2, 8, 1, 1003, Some(1004)).flush(1005, 1006)
+    };
+    lawful([story().sighting(1007, 1008, &[])]);
+    lawful([story().sighting(1007, 1008, &[(0, 1)]).sighting(1009, 1010, &[(0, 1), (8, 2)])]);
+    caught(1, [story().sighting(1007, 1008, &[(8, 2)])]);
+    caught(1, [story().sighting(1007, 1008, &[(0, 1)]).sighting(1009, 1010, &[])]);
+}
+
+/// Rule 1: giving a journal up may take what an opening had taken out of it, too: then of the opening before that one
+/// a prefix is left, and nothing of the opening itself.
+#[test]
+fn a_journal_given_up_takes_what_was_replayed_from_it() {
+    let first = || {
+        let story = Story::new(1).journal(1).write(1, 0, 1, 1001, Some(1002));
+        story.write(2, 8, 1, 1003, Some(1004)).flush(1005, 1006)
+    };
+    let second = || Story::new(2).journal(1).replayed().found(&[(0, 1), (8, 2)]);
+    let wrote = || second().write(3, 1, 1, 2001, Some(2002)).flush(2003, 2004);
+    lawful_with(&[3], [first(), wrote(), Story::new(3).found(&[(0, 1)])]);
+    lawful_with(&[3], [first(), wrote(), Story::new(3)]);
+    caught(1, [first(), wrote(), Story::new(3).found(&[(0, 1)])]);
+    caught_with(1, &[3], [first(), wrote(), Story::new(3).found(&[(8, 2)])]);
+    caught_with(1, &[3], [first(), wrote(), Story::new(3).found(&[(0, 1), (1, 3)])]);
+    // Nothing of it is left where the store was known to have it.
+    lawful_with(&[3], [first(), second().stored(2001, 2002), Story::new(3).found(&[(0, 1), (8, 2)])]);
+    caught_with(1, &[3], [first(), second().stored(2001, 2002), Story::new(3).found(&[(0, 1)])]);
+    // An opening that took nothing out of a journal found what the store has.
+    let found = Story::new(2).journal(1).found(&[(0, 1), (8, 2)]).write(3, 1, 1, 2001, Some(2002));
+    caught_with(1, &[3], [first(), found, Story::new(3).found(&[(0, 1)])]);
+}
+
+/// Rule 1: a journal that was given up may come back, as long as nothing that was written since is in the store.
+#[test]
+fn a_journal_that_comes_back_brings_what_it_promised() {
+    let first = || Story::new(1).journal(1).write(1, 0, 1, 1001, Some(1002)).flush(1003, 1004);
+    let between = || Story::new(2).journal(2).write(2, 8, 1, 2001, Some(2002));
+    let back = || Story::new(3).journal(1).replayed();
+    lawful_with(&[2, 3], [first(), between(), back().found(&[(0, 1)])]);
+    lawful_with(&[2, 3], [first(), between().flush(2003, 2004), back().found(&[(0, 1)])]);
+    caught_with(1, &[2, 3], [first(), between().stored(2003, 2004), back().found(&[(0, 1)])]);
+    // It was the store that answered in between.
+    let by_the_store = Story::new(2).write(2, 8, 1, 2001, Some(2002)).flush(2003, 2004);
+    caught_with(1, &[2], [first(), by_the_store, back().found(&[(0, 1)])]);
+    // Two tails of one volume do not mix.
+    caught_with(1, &[2, 3], [first(), between(), back().found(&[(0, 1), (8, 2)])]);
+}
+
+/// Rules 1 and 9: an old writer may go on acknowledging by a journal that was given up, but not by the one in use.
+#[test]
+fn a_journal_in_use_has_one_writer() {
+    let old = || Story::new(1).journal(1).write(1, 0, 1, 2001, Some(2002)).flush(2003, 2004);
+    lawful_with(&[2], [old(), Story::new(2).opened(2000)]);
+    caught(1, [old(), Story::new(2).journal(1).opened(2000)]);
+    caught(9, [old(), Story::new(2).journal(1).opened(2000).found(&[(0, 1)])]);
 }

@@ -57,7 +57,7 @@ impl Units {
                     let end = (first + count) / BLOCK_SECTORS * BLOCK_SECTORS;
                     (start, end.saturating_sub(start), 0, fua)
                 }
-                Request::Flush | Request::Read { .. } => continue,
+                Request::Flush | Request::Stored | Request::Read { .. } => continue,
             };
             let done = op.outcome.done_at();
             let refused = matches!(op.outcome, Outcome::Failed(_)) && !fua;

@@ -1,0 +1,86 @@
+//! Which journal is in use, as the superblock versions say in the order in which they landed, and which was given up.
+//!
+//! Knows superblocks. A journal that is in use leaves the superblock by a clean close of its own writer, or by a process
+//! that was told to give it up, and never otherwise.
+
+use std::collections::BTreeMap;
+
+use lsvd_format::superblock::{self, Superblock};
+use lsvd_format::{JournalId, SuperblockNumber};
+
+use crate::host::SsdNumber;
+use crate::oracle::Violation;
+
+/// Whose superblock version it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Author {
+    /// It was told that a journal may be given up.
+    pub(crate) may_abandon: bool,
+    /// Where its own journal lies.
+    pub(crate) ssd: Option<SsdNumber>,
+}
+
+/// What the superblock versions said.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    newest: Option<(SuperblockNumber, Superblock)>,
+    /// The journal of each epoch that has one.
+    by_epoch: BTreeMap<u64, JournalId>,
+    /// Where each journal lies. Their places in here number them.
+    homes: Vec<(JournalId, Option<SsdNumber>)>,
+    abandoned: Vec<u64>,
+}
+
+impl Ledger {
+    /// A version has landed. Gives what is wrong with it.
+    pub(crate) fn landed(
+        &mut self,
+        number: SuperblockNumber,
+        bytes: &[u8],
+        author: Author,
+    ) -> Result<(), Violation> {
+        let Ok(version) = superblock::decode(number, bytes) else { return Ok(()) };
+        if self.newest.as_ref().is_some_and(|(newest, _)| *newest > number) {
+            return Ok(()); // of a number that was pruned: it counts for nothing
+        }
+        let before = self.newest.replace((number, version.clone())).map(|(_, before)| before);
+        if let Some(journal) = version.journal {
+            self.by_epoch.insert(version.epoch.0, journal);
+            if !self.homes.iter().any(|(known, _)| *known == journal) {
+                self.homes.push((journal, author.ssd));
+            }
+        }
+        let Some(before) = before else { return Ok(()) };
+        if before.journal.is_none() || before.journal == version.journal {
+            return Ok(());
+        }
+        let closed = version.closed_at.is_some() && version.writer_id == before.writer_id;
+        if closed && version.journal.is_none() {
+            return Ok(());
+        }
+        self.abandoned.push(version.epoch.0);
+        if author.may_abandon {
+            return Ok(());
+        }
+        let what = format!("superblock {number} gives up the journal in use, which nobody asked for");
+        Err(Violation::new(1, what))
+    }
+
+    /// The number of the journal of an epoch.
+    pub(crate) fn journal_of(&self, epoch: u64) -> Option<u32> {
+        let journal = self.by_epoch.get(&epoch)?;
+        let at = self.homes.iter().position(|(known, _)| known == journal)?;
+        Some(u32::try_from(at).expect("a run has few journals"))
+    }
+
+    /// Epochs that began by giving up the journal that was in use.
+    pub(crate) fn abandoned(&self) -> &[u64] {
+        &self.abandoned
+    }
+
+    /// Whether a journal is in use, and where it lies, if that is known.
+    pub(crate) fn in_use(&self) -> Option<Option<SsdNumber>> {
+        let journal = self.newest.as_ref()?.1.journal?;
+        Some(self.homes.iter().find(|(known, _)| *known == journal).and_then(|(_, home)| *home))
+    }
+}
