@@ -5,6 +5,7 @@
 
 mod bench;
 mod ci;
+mod crash;
 mod e2e;
 mod mutants;
 mod numbers;

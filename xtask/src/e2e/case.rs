@@ -59,6 +59,8 @@ pub(super) struct World<'a> {
     pub(super) dir: PathBuf,
     /// How often the take-over case takes over.
     pub(super) takeovers: u32,
+    /// How many rounds a crash case has.
+    pub(super) rounds: u32,
     /// Seed of the case's content.
     pub(super) seed: u64,
     name: &'static str,
@@ -69,6 +71,23 @@ impl World<'_> {
     /// The URL of the volume `name` of this case.
     pub(super) fn url(&self, name: &str) -> String {
         self.store.borrow().url(&format!("{}/{name}", self.name))
+    }
+
+    /// The case's name.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Takes the volume `name` out of the store, where that is quick: it is not needed any more.
+    pub(super) fn discard(&self, name: &str) -> Result<()> {
+        let store = self.store.borrow();
+        if store.is_lab() {
+            return store.lab()?.empty();
+        }
+        if !store.is_s3() {
+            std::fs::remove_dir_all(store.path(&format!("{}/{name}", self.name)))?;
+        }
+        Ok(())
     }
 
     /// `lsvd` with the environment that the store needs and no other, in this case's directory.
@@ -178,6 +197,7 @@ impl World<'_> {
 pub(super) fn run_all(args: &E2e) -> Result<()> {
     let lsvd = args.lsvd.as_deref().context("the outer half says where the daemon is")?;
     let dir = target().join("e2e").join(args.store.name());
+    let _only_one = lock(&dir)?;
     if dir.exists() {
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot clear {}", dir.display()))?;
     }
@@ -218,7 +238,8 @@ pub(super) fn run_all(args: &E2e) -> Result<()> {
             store: &store,
             dir: dir.join(case.name),
             takeovers: args.takeovers,
-            seed: 1,
+            rounds: args.rounds,
+            seed: args.seed,
             name: case.name,
             lsvd,
         };
@@ -255,6 +276,21 @@ pub(super) fn run_all(args: &E2e) -> Result<()> {
         let _ = std::fs::remove_dir_all(&dir);
     }
     Ok(())
+}
+
+/// Keeps a second run away from `dir`, which each run clears, for as long as the file is open.
+fn lock(dir: &Path) -> Result<std::fs::File> {
+    let path = dir.with_extension("lock");
+    std::fs::create_dir_all(path.parent().context("it is below target/e2e")?)?;
+    let file = std::fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => bail!(
+            "another run uses {} already: wait for it, or give this one a CARGO_TARGET_DIR of its own",
+            dir.display()
+        ),
+        Err(std::fs::TryLockError::Error(error)) => Err(error).context("cannot lock this run's directory"),
+    }
 }
 
 /// Why a case does not run here.

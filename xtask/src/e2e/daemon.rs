@@ -141,9 +141,14 @@ impl Daemon {
         Ok(shell::exit_code(status))
     }
 
+    /// Asks it to close and waits for nothing.
+    pub(crate) fn ask_to_close(&self) {
+        shell::signal(&self.child, Signal::TERM);
+    }
+
     /// Asks it to close and waits; a close that is not clean is an error.
     pub(crate) fn close(mut self) -> Result<()> {
-        shell::signal(&self.child, Signal::TERM);
+        self.ask_to_close();
         let code = self.exit_code(CLOSE_LIMIT)?;
         ensure!(code == 0, "after SIGTERM the daemon ended with {code}: {}", shell::tail(&self.log(), 6));
         ensure!(!self.socket.exists(), "the closed daemon left its socket behind");

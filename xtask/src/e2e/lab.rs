@@ -74,7 +74,12 @@ impl Lab {
     pub(super) fn reset(&self) -> Result<()> {
         self.behave()?;
         self.set_line(&serde_json::json!({}))?;
-        self.ask("DELETE", "objects", "")?;
+        self.empty()?;
         self.ask("DELETE", "stats", "").map(|_| ())
+    }
+
+    /// Forgets all objects.
+    pub(super) fn empty(&self) -> Result<()> {
+        self.ask("DELETE", "objects", "").map(|_| ())
     }
 }

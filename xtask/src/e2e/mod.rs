@@ -12,6 +12,7 @@ mod cases;
 mod daemon;
 mod lab;
 mod mount;
+mod rounds;
 mod store;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +29,9 @@ pub(crate) use store::StoreKind;
 
 /// The whole run: a run that takes longer has hung somewhere.
 const RUN_LIMIT: Duration = Duration::from_secs(45 * 60);
+
+/// Rounds of a crash case if nothing is said: what CI has time for.
+const CRASH_ROUNDS: u32 = 8;
 
 /// `cargo xtask e2e`
 #[derive(clap::Args, Clone, Debug)]
@@ -48,6 +52,12 @@ pub(crate) struct E2e {
     /// How often two daemons take one volume over from each other
     #[arg(long, value_name = "N", default_value_t = 20)]
     takeovers: u32,
+    /// How many rounds each of the crash cases has: few show that nothing broke, hundreds look for what is rare
+    #[arg(long, value_name = "N", default_value_t = CRASH_ROUNDS)]
+    rounds: u32,
+    /// Seed of what cases choose by chance; a crash case's round R goes by seed S + R
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
     /// Drive the optimised daemon
     #[arg(long)]
     release: bool,
@@ -77,6 +87,8 @@ impl E2e {
                 StoreKind::Directory => 100,
                 _ => 10,
             },
+            rounds: CRASH_ROUNDS,
+            seed: 1,
             release: false,
             lsvd: None,
             keep: false,
@@ -101,9 +113,10 @@ pub(crate) fn run_on(store: StoreKind) -> Result<()> {
     run(&E2e::on(store))
 }
 
-/// Runs the cases of the lab store that no other store has.
+/// Runs the cases of the lab store that no other store has, and those that its faults make harder.
 pub(crate) fn run_lab_cases() -> Result<()> {
-    let names = cases::all().into_iter().filter(|case| case.needs == case::Needs::Lab);
+    let harder = |case: &case::Case| case.needs == case::Needs::Lab || case.name.starts_with("crash-");
+    let names = cases::all().into_iter().filter(harder);
     run(&E2e { names: names.map(|case| case.name.to_owned()).collect(), ..E2e::on(StoreKind::Lab) })
 }
 
@@ -179,6 +192,7 @@ fn enter_sandbox(args: &E2e, lsvd: &Path) -> Result<()> {
     };
     command.args(["e2e", "--inside"]).arg("--lsvd").arg(lsvd);
     command.args(["--store", args.store.name(), "--takeovers", &args.takeovers.to_string()]);
+    command.args(["--rounds", &args.rounds.to_string(), "--seed", &args.seed.to_string()]);
     if let (Some(endpoint), Some(bucket)) = (&args.endpoint, &args.bucket) {
         command.args(["--endpoint", endpoint, "--bucket", bucket]);
     }

@@ -3,6 +3,7 @@
 //! Each case makes volumes of its own, and leaves the store as a case after it needs it: running.
 
 mod clients;
+mod crash;
 mod damage;
 mod database;
 mod input;
@@ -22,6 +23,7 @@ pub(super) fn all() -> Vec<Case> {
         recovery::CASES,
         database::CASES,
         takeover::CASES,
+        crash::CASES,
         input::CASES,
         damage::CASES,
         store_faults::CASES,
