@@ -40,6 +40,8 @@ pub(super) const IN_FLIGHT: Shape = Shape { connections: 1, depth: 8, trims: tru
 /// Several writers on the same blocks.
 pub(super) const SEVERAL: Shape = Shape { connections: 4, depth: 4, trims: true, rate: 2_000 };
 
+const SHAPES: [Shape; 3] = [ONE_BY_ONE, IN_FLIGHT, SEVERAL];
+
 /// What was done, for the record.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
@@ -52,18 +54,26 @@ pub(super) struct Tally {
     pub(super) fua: u64,
     required: u64,
     gone: u64,
+    /// Judgements in which durable writes were gone, as they may where a journal was given up.
+    pub(super) waived: u32,
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [one, in_flight, several] = self.shapes;
-        let [kill, idle, closing, second, clean] = self.ends;
+        if self.rounds > 0 {
+            let [one, in_flight, several] = self.shapes;
+            let [kill, idle, closing, second, clean] = self.ends;
+            write!(
+                f,
+                "{} rounds ({one} one by one, {in_flight} in flight, {several} several writers); killed {kill} under \
+                 load, {idle} idle, {closing} closing, {second} by a second signal, {} while opening, closed {clean}; ",
+                self.rounds, self.openings
+            )?;
+        }
         write!(
             f,
-            "{} rounds ({one} one by one, {in_flight} in flight, {several} several writers); killed {kill} under load, \
-             {idle} idle, {closing} closing, {second} by a second signal, {} while opening, closed {clean}; {} requests, \
-             {} flushes and {} FUA acknowledged; {} writes had to be there, {} others were gone",
-            self.rounds, self.openings, self.requests, self.flushes, self.fua, self.required, self.gone
+            "{} requests, {} flushes and {} FUA acknowledged; {} writes had to be there, {} others were gone",
+            self.requests, self.flushes, self.fua, self.required, self.gone
         )
     }
 }
@@ -150,6 +160,9 @@ impl<'a> Subject<'a> {
     pub(super) fn check(&mut self, daemon: &Daemon, durable: bool) -> Result<()> {
         let found = client::read_all(daemon.socket(), &self.name).context("reading the volume")?;
         let claim = Claim { base: &self.base, ops: &self.ops, found: &found, durable };
+        if !durable && judge(Claim { durable: true, ..claim }).is_err() {
+            self.tally.waived += 1;
+        }
         match judge(claim) {
             Ok(verdict) => {
                 self.tally.required += verdict.required;
@@ -200,8 +213,33 @@ impl<'a> Subject<'a> {
         Ok(flushes + fua)
     }
 
+    /// Requests since the last judgement that were answered with an error.
+    pub(super) fn failures(&self) -> usize {
+        self.ops.iter().filter(|op| matches!(op.answer, Answer::Failed(_))).count()
+    }
+
+    /// Writes for a while, by writers of some kind, and kills the daemon.
+    pub(super) fn write_and_kill(&mut self, daemon: Daemon, chance: &mut Numbers) -> Result<()> {
+        let shape = SHAPES[usize::try_from(chance.below(3))?];
+        let load = self.load(&daemon, shape, chance.next())?;
+        sleep(Duration::from_millis(200 + chance.below(600)));
+        daemon.kill();
+        self.end(load).map(|_| ())
+    }
+
+    /// Writes for a while and closes the volume under the writers.
+    pub(super) fn write_and_close(&mut self, daemon: Daemon, chance: &mut Numbers) -> Result<()> {
+        let shape = SHAPES[usize::try_from(chance.below(3))?];
+        let load = self.load(&daemon, shape, chance.next())?;
+        sleep(Duration::from_millis(200 + chance.below(600)));
+        daemon.close()?;
+        self.end(load)?;
+        self.was_closed();
+        Ok(())
+    }
+
     /// All that was answered by now is durable: the volume was closed cleanly.
-    pub(super) fn was_closed(&mut self) {
+    fn was_closed(&mut self) {
         let (submit, done) = (self.clock.tick(), self.clock.tick());
         self.ops.push(Op {
             kind: Kind::Flush,
@@ -228,7 +266,7 @@ impl<'a> Subject<'a> {
         }
         let kind = usize::try_from(chance.below(3))?;
         self.tally.shapes[kind] += 1;
-        let shape = [ONE_BY_ONE, IN_FLIGHT, SEVERAL][kind];
+        let shape = SHAPES[kind];
         let load = self.load(&daemon, shape, chance.next())?;
         sleep(Duration::from_millis(30 + chance.below(900)));
         let how = chance.below(20);

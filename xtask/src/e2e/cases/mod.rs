@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod database;
 mod input;
+mod journal;
 mod lab;
 mod recovery;
 mod store_faults;
@@ -24,6 +25,7 @@ pub(super) fn all() -> Vec<Case> {
         database::CASES,
         takeover::CASES,
         crash::CASES,
+        journal::CASES,
         input::CASES,
         damage::CASES,
         store_faults::CASES,
