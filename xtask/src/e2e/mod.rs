@@ -31,7 +31,7 @@ pub(crate) use store::StoreKind;
 const RUN_LIMIT: Duration = Duration::from_secs(45 * 60);
 
 /// Rounds of a crash case if nothing is said: what CI has time for.
-const CRASH_ROUNDS: u32 = 8;
+const CRASH_ROUNDS: u32 = 6;
 
 /// `cargo xtask e2e`
 #[derive(clap::Args, Clone, Debug)]

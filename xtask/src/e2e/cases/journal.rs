@@ -36,8 +36,8 @@ pub(super) const CASES: &[Entry] = &[
 
 /// The exit code of whatever a journal is the reason of.
 const JOURNAL: i32 = 9;
-/// Journals that are lost.
-const LOSSES: u32 = 3;
+/// Kills on a full journal, and on a full disk.
+const KILLS: u32 = 2;
 
 /// Flags of a daemon whose journals are in `dir`.
 fn flags(dir: &Path) -> [String; 4] {
@@ -71,7 +71,9 @@ fn lost(world: &World) -> Result<()> {
     let mut subject = Subject::create(world, "db1")?;
     // The store gets what fills a batch; the rest is the journal's alone.
     let serve = words(&flags, &["--batch-age", "1h"]);
-    for loss in 0..LOSSES {
+    // A directory is quick; on another store once shows the same.
+    let losses = if world.store.borrow().is_s3() { 1 } else { 3 };
+    for loss in 0..losses {
         // A clean close puts all into the store, so that what may be gone is what comes after.
         let daemon = subject.serve(&serve)?;
         subject.check(&daemon, true).with_context(|| format!("before loss {loss}"))?;
@@ -195,7 +197,7 @@ fn disk_full(world: &World) -> Result<()> {
 fn fills_up(world: &World, flags: &[&str], meanwhile: impl Fn() -> Result<()>) -> Result<()> {
     let chance = &mut Numbers::new(world.seed);
     let mut subject = Subject::create(world, "db1")?;
-    for kill in 0..3 {
+    for kill in 0..KILLS {
         let mut daemon = subject.serve(flags)?;
         subject.check(&daemon, true).with_context(|| format!("after kill {kill}"))?;
         let load = subject.load(&daemon, SEVERAL, chance.next())?;
