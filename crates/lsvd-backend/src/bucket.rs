@@ -18,6 +18,7 @@ use object_store::{
 use crate::classify::{self, AbsenceRule, Answer, Failure, FailureKind};
 use crate::error::{Error, Site, Verb};
 use crate::pace::Pace;
+use crate::pulse::{Pulse, Watch};
 use crate::retry::{Attempts, Jitter, RetryPolicy};
 
 /// How often a range is read again that came back with other than its bytes, before it is called corrupt.
@@ -67,7 +68,7 @@ pub(crate) struct Traits {
     pub(crate) lists_in_order: bool,
 }
 
-/// A prefix of a bucket. Cheap to clone; clones and children share the store, its connections, the jitter and the pace.
+/// A prefix of a bucket. Cheap to clone; clones and children share the store, its connections, the jitter, the pace and the pulse.
 #[derive(Clone)]
 pub struct Bucket {
     store: Arc<dyn ObjectStore>,
@@ -77,6 +78,7 @@ pub struct Bucket {
     retry: RetryPolicy,
     jitter: Arc<Jitter>,
     paces: Arc<Paces>,
+    pulse: Arc<Pulse>,
 }
 
 /// Uploads and downloads go different ways, and one does not wait for the other.
@@ -129,6 +131,7 @@ impl Bucket {
             retry,
             jitter: Arc::new(Jitter::ambient()),
             paces: Arc::new(Paces::new(retry)),
+            pulse: Arc::default(),
         }
     }
 
@@ -396,7 +399,8 @@ impl Bucket {
 
     fn begin(&self, verb: Verb, name: &str) -> Result<(Path, Attempts<'_>), Error> {
         let path = self.path(verb, name)?;
-        Ok((path, Attempts::new(self.retry, &self.jitter, self.site(verb, name))))
+        let watch = Watch::new(&self.pulse, &self.store, &path);
+        Ok((path, Attempts::new(self.retry, &self.jitter, watch, self.site(verb, name))))
     }
 
     fn path(&self, verb: Verb, name: &str) -> Result<Path, Error> {

@@ -6,8 +6,9 @@
 
 use std::error::Error as StdError;
 use std::io::ErrorKind;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::cloud::Busy;
 use crate::directory::DirectoryError;
 use crate::error::{Error, Site, Verb};
 use crate::scrub;
@@ -32,11 +33,13 @@ pub(crate) enum FailureKind {
 pub(crate) struct Failure {
     pub(crate) kind: FailureKind,
     pub(crate) detail: String,
+    /// For how long the store asks not to be asked.
+    pub(crate) retry_after: Option<Duration>,
 }
 
 impl Failure {
     pub(crate) fn new(kind: FailureKind, detail: impl Into<String>) -> Self {
-        Failure { kind, detail: detail.into() }
+        Failure { kind, detail: detail.into(), retry_after: None }
     }
 
     pub(crate) fn into_error(self, at: Site) -> Error {
@@ -95,6 +98,14 @@ const CODES_TRANSIENT: [&str; 4] = ["RequestTimeout", "InternalError", "Operatio
 pub(crate) fn answer(verb: Verb, rule: AbsenceRule, error: &object_store::Error) -> Answer {
     if let Some(gone) = find::<DirectoryError>(error) {
         return Answer::Failed(directory_failure(gone));
+    }
+    if let Some(busy) = find::<Busy>(error) {
+        return match Reply::new(busy.status, &busy.body).answer(verb) {
+            Answer::Failed(failure) => {
+                Answer::Failed(Failure { retry_after: Some(busy.retry_after), ..failure })
+            }
+            other => other,
+        };
     }
     if let Some(reply) = Reply::find(error) {
         return reply.answer(verb);
@@ -222,10 +233,14 @@ impl Reply {
             // A body that holds an error although the status was 200 is as good as a 500.
             None => (500, text.split_once("Server returned error response: ")?.1),
         };
+        Some(Reply::new(status, body))
+    }
+
+    fn new(status: u16, body: &str) -> Reply {
         let code = element(body, "Code").or_else(|| element(body, "code")).unwrap_or_default();
         let message = element(body, "Message").unwrap_or(body);
         let message = if message.contains("<html") || message.contains("<HTML") { "" } else { message };
-        Some(Reply { status, code: scrub::words(code), message: scrub::words(message) })
+        Reply { status, code: scrub::words(code), message: scrub::words(message) }
     }
 
     fn answer(self, verb: Verb) -> Answer {

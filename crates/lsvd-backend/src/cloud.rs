@@ -9,6 +9,8 @@ mod http;
 mod roots;
 pub(crate) mod s3;
 
+pub(crate) use http::Busy;
+
 use object_store::ClientOptions;
 use object_store::RetryConfig;
 use url::Url;

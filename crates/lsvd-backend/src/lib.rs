@@ -28,6 +28,7 @@ mod open;
 mod pace;
 mod probe;
 mod profile;
+mod pulse;
 mod retry;
 mod scrub;
 mod url;

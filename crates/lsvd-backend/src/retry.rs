@@ -2,8 +2,9 @@
 //!
 //! Knows no stores: it is handed failures that are already sorted. Uses tokio's clock only, so that a paused clock
 //! drives it, and draws jitter from a seeded sequence, so that a simulated world repeats. Invariants: every attempt
-//! ends within `attempt_timeout` and what its bytes may take; no attempt begins after `total_limit`; only
-//! [`FailureKind::Unavailable`] and [`FailureKind::Overloaded`] are tried again.
+//! ends within `attempt_timeout` and what its bytes may take; no attempt begins after `total_limit`, nor before the time
+//! that the store asked to be left alone (a quarter of the limit at most); only [`FailureKind::Unavailable`] and
+//! [`FailureKind::Overloaded`] are tried again.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::classify::{Answer, Failure, FailureKind};
 use crate::error::{Error, Site};
 use crate::pace::Pace;
+use crate::pulse::Watch;
 
 /// How long to wait for a store, how often to ask again, and how much at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,11 @@ pub struct RetryPolicy {
 
 /// Bytes per second that a request's body moves at least: below 1 Mbit/s a line is taken for broken.
 const BODY_BYTES_PER_SECOND_MIN: u64 = 128 << 10;
+
+/// The longest pause that a store is granted by its Retry-After, and as a part of the total limit: a store may well be
+/// back before that, and the client is to have another attempt in any case.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+const RETRY_AFTER_PART: u32 = 4;
 
 /// How many failures of one operation are no news; the next ones are told, ever more rarely.
 const QUIET_ATTEMPTS: u32 = 3;
@@ -83,8 +90,12 @@ impl Jitter {
     /// Between half of the pause and the whole of it.
     fn spread(&self, pause: Duration) -> Duration {
         let half = pause / 2;
-        let half_nanos = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
-        half + Duration::from_nanos(self.next() % half_nanos.saturating_add(1))
+        half + self.below(half)
+    }
+
+    fn below(&self, most: Duration) -> Duration {
+        let most_nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(self.next() % most_nanos.saturating_add(1))
     }
 }
 
@@ -92,6 +103,7 @@ impl Jitter {
 pub(crate) struct Attempts<'a> {
     policy: RetryPolicy,
     jitter: &'a Jitter,
+    watch: Watch<'a>,
     at: Site,
     started: Instant,
     /// Since when the total limit runs: the start, or the last progress.
@@ -101,11 +113,12 @@ pub(crate) struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    pub(crate) fn new(policy: RetryPolicy, jitter: &'a Jitter, at: Site) -> Self {
+    pub(crate) fn new(policy: RetryPolicy, jitter: &'a Jitter, watch: Watch<'a>, at: Site) -> Self {
         let now = Instant::now();
         Attempts {
             policy,
             jitter,
+            watch,
             at,
             started: now,
             limited_since: now,
@@ -139,7 +152,12 @@ impl<'a> Attempts<'a> {
         self.limited_since += begun - asked;
         let result = self.one(body_bytes, request).await;
         match &result {
-            Err(Answer::Failed(Failure { kind: FailureKind::Overloaded, .. })) => turn.overloaded(),
+            // Where nothing at all is answered, less of it would not be either.
+            Err(Answer::Failed(Failure { kind: FailureKind::Overloaded, .. })) => {
+                if !self.watch.is_silent() {
+                    turn.overloaded();
+                }
+            }
             Err(Answer::Failed(_)) => {}
             Ok(_) | Err(Answer::Absent | Answer::Exists) => turn.answered(begun.elapsed()),
         }
@@ -148,15 +166,20 @@ impl<'a> Attempts<'a> {
 
     /// As [`Attempts::one`], for a further piece of the same attempt.
     pub(crate) async fn within<T>(
-        &self,
+        &mut self,
         body_bytes: u64,
         request: impl Future<Output = Result<T, Answer>>,
     ) -> Result<T, Answer> {
         let left = self.policy.total_limit.saturating_sub(self.limited_since.elapsed());
         let body = Duration::from_millis(body_bytes.saturating_mul(1000) / BODY_BYTES_PER_SECOND_MIN);
         let limit = self.policy.attempt_timeout.saturating_add(body).min(left);
-        match timeout(limit, request).await {
-            Ok(answer) => answer,
+        match timeout(limit, self.watch.over(request)).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => {
+                self.pause_next = self.backoff_first();
+                let detail = "no answer while the store was silent".to_owned();
+                Err(Answer::Failed(Failure::new(FailureKind::Unavailable, detail)))
+            }
             Err(_) => {
                 let detail = format!("no answer within {:.1} s", limit.as_secs_f64());
                 Err(Answer::Failed(Failure::new(FailureKind::Overloaded, detail)))
@@ -167,7 +190,20 @@ impl<'a> Attempts<'a> {
     /// Counts the total limit and the pauses from now on: the operation got further.
     pub(crate) fn progress(&mut self) {
         self.limited_since = Instant::now();
-        self.pause_next = self.policy.backoff_first.min(self.policy.backoff_max);
+        self.pause_next = self.backoff_first();
+    }
+
+    fn backoff_first(&self) -> Duration {
+        self.policy.backoff_first.min(self.policy.backoff_max)
+    }
+
+    /// The pause before the next attempt: as the failures grow, and no shorter than the store asks for.
+    fn pause(&self, failure: &Failure) -> Duration {
+        let pause = self.jitter.spread(self.pause_next);
+        let Some(asked) = failure.retry_after else { return pause };
+        let asked = asked.min(RETRY_AFTER_MAX).min(self.policy.total_limit / RETRY_AFTER_PART);
+        // Those who were told the same time are not to come back in step.
+        pause.max(asked + self.jitter.below(asked / 4))
     }
 
     /// Pauses before the next attempt.
@@ -178,7 +214,7 @@ impl<'a> Attempts<'a> {
         if !matches!(failure.kind, FailureKind::Unavailable | FailureKind::Overloaded) {
             return Err(failure.into_error(self.at.clone()));
         }
-        let pause = self.jitter.spread(self.pause_next);
+        let pause = self.pause(&failure);
         if self.limited_since.elapsed() + pause >= self.policy.total_limit {
             return Err(self.give_up(failure));
         }

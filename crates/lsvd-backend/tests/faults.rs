@@ -44,6 +44,19 @@ struct Faulty {
     queue: Mutex<VecDeque<Fault>>,
     for_good: Mutex<Option<Fault>>,
     requests: AtomicU32,
+    /// The small questions by which a silent store is watched; they meet only what is set for good.
+    questions: AtomicU32,
+    questions_now: AtomicU32,
+    questions_at_once: AtomicU32,
+}
+
+/// Counts a question while it is under way.
+struct Question<'a>(&'a Faulty);
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        self.0.questions_now.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl fmt::Display for Faulty {
@@ -91,6 +104,17 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if options.range == Some(GetRange::Bounded(0..1)) {
+            self.questions.fetch_add(1, Ordering::Relaxed);
+            let now = self.questions_now.fetch_add(1, Ordering::Relaxed) + 1;
+            self.questions_at_once.fetch_max(now, Ordering::Relaxed);
+            let _under_way = Question(self);
+            let fault = *self.for_good.lock().unwrap();
+            return match fault {
+                Some(Fault::Hang | Fault::HangAfter) => futures::future::pending().await,
+                _ => self.inner.get_opts(location, options).await,
+            };
+        }
         let short = self.queue.lock().unwrap().front().copied().or(*self.for_good.lock().unwrap());
         let result = self.around(self.inner.get_opts(location, options)).await?;
         if short != Some(Fault::Short) {
@@ -290,6 +314,47 @@ async fn a_hung_attempt_is_replaced() {
     let elapsed = started.elapsed();
     let limits = RetryPolicy::default();
     assert!(elapsed >= limits.attempt_timeout && elapsed <= limits.attempt_timeout + limits.backoff_first);
+}
+
+/// Rule 10: sixteen uploads that met silence do not wait out their half minute when the store is back: it is noticed by
+/// one small question at a time, and they are made again within seconds.
+#[tokio::test(start_paused = true)]
+async fn after_silence_service_resumes_within_seconds() {
+    for outage_s in [10, 31, 59, 100] {
+        let world = World::new(&[]).always(Fault::Hang);
+        let creates: Vec<_> = (0..16)
+            .map(|n| {
+                let bucket = world.bucket.clone();
+                tokio::spawn(async move { bucket.create(&format!("log/{n}"), vec![7; 8 << 20].into()).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_secs(outage_s)).await;
+        *world.store.for_good.lock().unwrap() = None;
+        let back = Instant::now();
+        for create in creates {
+            assert_eq!(create.await.unwrap().unwrap(), Created::Done);
+        }
+        assert!(back.elapsed() < Duration::from_secs(5), "{outage_s} s: {:?} after the end", back.elapsed());
+        let questions = world.store.questions.load(Ordering::Relaxed);
+        assert!((1..=outage_s / 3).contains(&questions.into()), "{outage_s} s: {questions} questions");
+        assert_eq!(world.store.questions_at_once.load(Ordering::Relaxed), 1);
+    }
+}
+
+/// A store that answers others is asked no questions, and a request that it is slow to answer is not made twice.
+#[tokio::test(start_paused = true)]
+async fn a_slow_answer_is_not_silence() {
+    let world = World::with_object(&[Fault::Hang]).await;
+    let slow = tokio::spawn({
+        let bucket = world.bucket.clone();
+        async move { bucket.create("log/2", "x".into()).await }
+    });
+    for _ in 0..14 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        world.bucket.read_range("log/1", 2..4).await.unwrap();
+    }
+    assert_eq!((world.requests(), world.store.questions.load(Ordering::Relaxed)), (15, 0));
+    assert_eq!(slow.await.unwrap().unwrap(), Created::Done);
 }
 
 /// Pauses grow and stay below their limit, with jitter that repeats for a seed: a simulated world repeats.

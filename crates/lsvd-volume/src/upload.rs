@@ -16,7 +16,7 @@ use crate::store::Put;
 
 /// Wait between tries when the store has failed for longer than its own retries last.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
-const RETRY_MAX: Duration = Duration::from_secs(15);
+const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Puts the batch's object, however long it takes, and tells the engine.
 pub(crate) async fn upload(core: Arc<Core>, batch: Arc<SealedBatch>) {

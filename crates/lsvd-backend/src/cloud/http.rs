@@ -1,19 +1,24 @@
 //! How HTTP is spoken: trusted roots, no redirects, connections enough for a hundred requests at once.
 //!
-//! Names the host that did not answer, which the store's URL does not where an endpoint is configured. Knows no protocol
-//! of a store. Sets no time limit on a request: the loop of attempts does (`retry`), on one clock.
+//! Names the host that did not answer, which the store's URL does not where an endpoint is configured, reads what a busy
+//! store asks for, and shows that bytes move. Knows no protocol of a store. Sets no time limit on a request: the loop of attempts does (`retry`), on one clock.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::TryStreamExt;
+use http_body_util::BodyExt;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse,
+    HttpResponseBody, HttpService,
 };
 use object_store::{ClientConfigKey, ClientOptions};
-use reqwest::{Certificate, Client, ClientBuilder, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, Request, Response, redirect};
 
 use super::roots;
 use crate::environment::Environment;
+use crate::pulse::{self, Signs};
 
 /// Longest wait for a connection. A host that is there answers within a round trip.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,38 +62,109 @@ impl HttpConnector for Connector {
         let client = client(&self.roots, allow_http).build().map_err(|error| {
             object_store::Error::Generic { store: "HTTP client", source: Box::new(error.without_url()) }
         })?;
-        Ok(HttpClient::new(NamesHost(client)))
+        Ok(HttpClient::new(Service(client)))
     }
 }
 
-/// A client whose failures to connect say where to.
+/// A client that says what `object_store` leaves out: where it could not connect to, that bytes move, and for how long a
+/// store asks to be left alone.
 #[derive(Debug)]
-struct NamesHost(Client);
+struct Service(Client);
 
-/// No connection: the host with its port, and the last cause only, since the others repeat it.
+/// A failure without an answer: the host with its port, and the last cause only, since the others repeat it.
 #[derive(Debug, thiserror::Error)]
-#[error("no connection to {host}: {cause}")]
-struct NoConnection {
+#[error("{what} {host}: {cause}")]
+struct NoAnswer {
+    what: &'static str,
     host: String,
     cause: String,
 }
 
+/// A 429 or 503 that says when to come again.
+#[derive(Debug, thiserror::Error)]
+#[error("the store answered {status} and asks for a pause of {} s", .retry_after.as_secs())]
+pub(crate) struct Busy {
+    pub(crate) status: u16,
+    pub(crate) retry_after: Duration,
+    pub(crate) body: String,
+}
+
 #[async_trait]
-impl HttpService for NamesHost {
+impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let uri = request.uri().clone();
-        let error = match HttpService::call(&self.0, request).await {
-            Err(error) if matches!(error.kind(), HttpErrorKind::Connect | HttpErrorKind::Timeout) => error,
-            answer => return answer,
+        let host = || {
+            let host = uri.host().unwrap_or_default();
+            uri.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
         };
-        let Some(host) = uri.host() else { return Err(error) };
-        let host = uri.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(source) = cause.source() {
-            cause = source;
+        let signs = pulse::signs();
+        let request = request.map(|body| moving(body, signs.clone()));
+        let request = Request::try_from(request).map_err(|error| failed(error, host()))?;
+        let response = self.0.execute(request).await.map_err(|error| failed(error, host()))?;
+        let (status, retry_after) = (response.status(), retry_after(&response));
+        let headers = response.headers().clone();
+        let mut answer = HttpResponse::new(coming(response.into(), host(), signs));
+        *answer.status_mut() = status;
+        *answer.headers_mut() = headers;
+        match retry_after {
+            Some(retry_after) => {
+                let body = answer.into_body().bytes().await?;
+                let body = String::from_utf8_lossy(&body).into_owned();
+                Err(HttpError::new(
+                    HttpErrorKind::Unknown,
+                    Busy { status: status.as_u16(), retry_after, body },
+                ))
+            }
+            None => Ok(answer),
         }
-        Err(HttpError::new(error.kind(), NoConnection { host, cause: cause.to_string() }))
     }
+}
+
+/// A request's body that shows when a piece of it is taken.
+fn moving(body: HttpRequestBody, signs: Option<Arc<Signs>>) -> reqwest::Body {
+    match (body.as_bytes(), signs) {
+        // In one piece there is nothing to see of it, and one without a length would be sent in chunks.
+        (Some(bytes), _) => bytes.clone().into(),
+        (None, None) => reqwest::Body::wrap_stream(body.into_data_stream()),
+        (None, Some(signs)) => {
+            reqwest::Body::wrap_stream(body.into_data_stream().inspect_ok(move |_| signs.moved()))
+        }
+    }
+}
+
+/// An answer's body that shows when a piece of it comes.
+fn coming(body: reqwest::Body, host: String, signs: Option<Arc<Signs>>) -> HttpResponseBody {
+    let moved = move || signs.iter().for_each(|signs| signs.moved());
+    moved();
+    let body = body.map_frame(move |frame| {
+        moved();
+        frame
+    });
+    HttpResponseBody::new(body.map_err(move |error| failed(error, host.clone())))
+}
+
+/// The seconds of a Retry-After. One that is a date is passed over: it would be by the server's clock.
+fn retry_after(response: &Response) -> Option<Duration> {
+    if !matches!(response.status().as_u16(), 429 | 503) {
+        return None;
+    }
+    let seconds = response.headers().get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn failed(error: reqwest::Error, host: String) -> HttpError {
+    let (kind, what) = match () {
+        () if error.is_connect() => (HttpErrorKind::Connect, "no connection to"),
+        () if error.is_timeout() => (HttpErrorKind::Timeout, "no connection to"),
+        () if error.is_decode() => (HttpErrorKind::Decode, "no answer that can be read from"),
+        () => (HttpErrorKind::Unknown, "the connection broke to"),
+    };
+    let error = error.without_url();
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    HttpError::new(kind, NoAnswer { what, host, cause: cause.to_string() })
 }
 
 fn client<'a>(roots: impl IntoIterator<Item = &'a Certificate>, allow_http: bool) -> ClientBuilder {

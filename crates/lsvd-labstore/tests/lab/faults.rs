@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lsvd_backend::{Bucket, Created, Error};
+use lsvd_backend::{Bucket, Created, Error, RetryPolicy};
 use lsvd_labstore::{Fault, LabStore, Rule, Verb};
 
 use super::{bucket, hasty, lab, plain};
@@ -170,6 +170,41 @@ async fn no_fault_is_an_absence() {
         lab.clear_faults();
         assert_eq!(good.list("log", None).await.unwrap().len(), 10, "{fault:?}");
     }
+}
+
+/// A store that says when to come again is not asked before, and not by all who were told at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_store_is_left_alone_as_long_as_it_asks() {
+    let lab = lab().await;
+    lab.add_fault(Rule::new(Fault::SlowDown).verb(Verb::Put).count(4).ms(1_000));
+    let bucket = bucket(&lab, "");
+    let began = Instant::now();
+    let creates = (0..4).map(|n| {
+        let bucket = bucket.clone();
+        async move {
+            bucket.create(&format!("log/{n}"), "x".into()).await.unwrap();
+            began.elapsed()
+        }
+    });
+    let took = futures::future::join_all(creates).await;
+    assert!(took.iter().all(|took| (1_000..1_900).contains(&took.as_millis())), "{took:?}");
+    let stats = lab.stats();
+    assert_eq!(
+        (stats.outcome(Verb::Put, "503"), stats.outcome(Verb::Put, "200")),
+        (4, 4),
+        "asked once too often"
+    );
+}
+
+/// Rule 10: what a store asks for is followed for a quarter of the total limit at most.
+#[tokio::test]
+async fn an_absurd_retry_after_is_bounded() {
+    let lab = lab().await;
+    lab.add_fault(Rule::new(Fault::SlowDown).count(1).ms(86_400_000));
+    let limits = RetryPolicy { total_limit: Duration::from_secs(4), ..RetryPolicy::default() };
+    let began = Instant::now();
+    assert_eq!(bucket(&lab, "").with_retry(limits).create("k", "x".into()).await.unwrap(), Created::Done);
+    assert!((1_000..2_000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
 }
 
 /// While a quarter of the requests are struck by what passes, a client that tries again sees nothing of it.

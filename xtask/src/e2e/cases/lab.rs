@@ -42,10 +42,10 @@ pub(super) const CASES: &[Entry] = &[
 const KILLS: u32 = 5;
 /// How long the outage is; half of it resets, half silence.
 const OUTAGE: Duration = Duration::from_secs(20);
-/// The load goes on this long after the outage: a request that met silence is given up after 30 s, and made again.
-const AFTER_OUTAGE: Duration = Duration::from_secs(40);
-/// From the end of an outage to the first PUT that gets through.
-const RESUMED_LIMIT: Duration = Duration::from_secs(35);
+/// The load goes on this long after the outage.
+const AFTER_OUTAGE: Duration = Duration::from_secs(20);
+/// From the end of an outage to the first PUT that gets through: the store is looked after every few seconds.
+const RESUMED_LIMIT: Duration = Duration::from_secs(10);
 
 /// A writer that ends by itself.
 struct Load(JoinHandle<Result<shell::Output>>);
