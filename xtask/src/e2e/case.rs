@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::daemon::{Daemon, Serve};
-use super::store::Store;
+use super::store::{Store, StoreKind};
 use super::{E2e, cases, in_ci, target};
 use crate::numbers::Numbers;
 use crate::shell::{self, Output};
@@ -38,6 +38,8 @@ pub(super) enum Needs {
     Directory,
     /// FUSE, loop devices and mounts.
     Mounts,
+    /// Virtual machines: only with --vm.
+    Vm,
 }
 
 /// One thing that is shown end to end.
@@ -61,6 +63,8 @@ pub(super) struct World<'a> {
     pub(super) takeovers: u32,
     /// How many rounds a crash case has.
     pub(super) rounds: u32,
+    /// Whether to look at as much as there is to see.
+    pub(super) long: bool,
     /// Seed of the case's content.
     pub(super) seed: u64,
     name: &'static str,
@@ -97,6 +101,11 @@ impl World<'_> {
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("RUST_BACKTRACE", "1");
         command.envs(self.store.borrow().environment());
         command
+    }
+
+    /// The program itself.
+    pub(super) fn lsvd_path(&self) -> &Path {
+        self.lsvd
     }
 
     /// Runs `lsvd` with `arguments` to its end, whatever its exit code.
@@ -196,7 +205,9 @@ impl World<'_> {
 /// Runs the chosen cases, inside of the sandbox.
 pub(super) fn run_all(args: &E2e) -> Result<()> {
     let lsvd = args.lsvd.as_deref().context("the outer half says where the daemon is")?;
-    let dir = target().join("e2e").join(args.store.name());
+    let store_kind = if args.vm { StoreKind::Directory } else { args.store };
+    let place = if args.vm { "vm" } else { args.store.name() };
+    let dir = target().join("e2e").join(place);
     let _only_one = lock(&dir)?;
     if dir.exists() {
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot clear {}", dir.display()))?;
@@ -207,7 +218,7 @@ pub(super) fn run_all(args: &E2e) -> Result<()> {
     let store = match (&args.endpoint, &args.bucket) {
         (Some(endpoint), Some(bucket)) => Store::running(endpoint, bucket)?,
         _ => {
-            let store = Store::start(args.store, &dir.join("store"))?;
+            let store = Store::start(store_kind, &dir.join("store"))?;
             shell::wait_until("the store has its bucket", BUCKET_LIMIT, || {
                 let mut command = Command::new(lsvd);
                 command.env_clear().envs(store.environment()).args(["ls", &store.url("")]);
@@ -223,7 +234,7 @@ pub(super) fn run_all(args: &E2e) -> Result<()> {
         if !args.names.is_empty() && !args.names.iter().any(|name| case.name.contains(name.as_str())) {
             continue;
         }
-        if let Some(why) = lacking(case.needs, &store.borrow()) {
+        if let Some(why) = lacking(case.needs, args.vm, &store.borrow()) {
             if let Lack::Machine(why) = why {
                 println!("{:<24} SKIPPED: {why}", case.name);
                 if in_ci() {
@@ -239,6 +250,7 @@ pub(super) fn run_all(args: &E2e) -> Result<()> {
             dir: dir.join(case.name),
             takeovers: args.takeovers,
             rounds: args.rounds,
+            long: args.long,
             seed: args.seed,
             name: case.name,
             lsvd,
@@ -301,8 +313,11 @@ enum Lack {
     Machine(&'static str),
 }
 
-fn lacking(needs: Needs, store: &Store) -> Option<Lack> {
+fn lacking(needs: Needs, vm: bool, store: &Store) -> Option<Lack> {
     let kind = |fits: bool| (!fits).then_some(Lack::Kind);
+    if vm != (needs == Needs::Vm) {
+        return Some(Lack::Kind);
+    }
     match needs {
         Needs::Store => None,
         Needs::Process => kind(store.has_process()),
@@ -310,6 +325,7 @@ fn lacking(needs: Needs, store: &Store) -> Option<Lack> {
         Needs::Lab => kind(store.is_lab()),
         Needs::Directory => kind(!store.is_s3()),
         Needs::Mounts => super::mount::lacking().map(Lack::Machine),
+        Needs::Vm => super::vm::lacking().map(Lack::Machine),
     }
 }
 

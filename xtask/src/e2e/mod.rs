@@ -14,6 +14,7 @@ mod lab;
 mod mount;
 mod rounds;
 mod store;
+mod vm;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -29,6 +30,8 @@ pub(crate) use store::StoreKind;
 
 /// The whole run: a run that takes longer has hung somewhere.
 const RUN_LIMIT: Duration = Duration::from_secs(45 * 60);
+/// The same with --long.
+const LONG_RUN_LIMIT: Duration = Duration::from_secs(6 * 3600);
 
 /// Rounds of a crash case if nothing is said: what CI has time for.
 const CRASH_ROUNDS: u32 = 6;
@@ -49,6 +52,12 @@ pub(crate) struct E2e {
     /// Only cases whose names contain one of these
     #[arg(value_name = "NAME")]
     names: Vec<String>,
+    /// The cases that need a real kernel, in virtual machines, on a directory
+    #[arg(long, conflicts_with_all = ["store", "endpoint"])]
+    vm: bool,
+    /// As much as there is to see, where the usual run looks at a part
+    #[arg(long)]
+    long: bool,
     /// How often two daemons take one volume over from each other
     #[arg(long, value_name = "N", default_value_t = 20)]
     takeovers: u32,
@@ -82,6 +91,8 @@ impl E2e {
             endpoint: None,
             bucket: None,
             names: Vec::new(),
+            vm: false,
+            long: false,
             takeovers: match store {
                 // A directory is quick enough for the hundred that the promise names.
                 StoreKind::Directory => 100,
@@ -120,6 +131,11 @@ pub(crate) fn run_lab_cases() -> Result<()> {
     run(&E2e { names: names.map(|case| case.name.to_owned()).collect(), ..E2e::on(StoreKind::Lab) })
 }
 
+/// Runs the cases that need virtual machines.
+pub(crate) fn run_in_machines() -> Result<()> {
+    run(&E2e { vm: true, ..E2e::on(StoreKind::Directory) })
+}
+
 /// Runs the cases.
 pub(crate) fn run(args: &E2e) -> Result<()> {
     if args.list {
@@ -131,6 +147,11 @@ pub(crate) fn run(args: &E2e) -> Result<()> {
     if args.inside {
         return case::run_all(args);
     }
+    let mut args = args.clone();
+    if args.vm {
+        args.store = StoreKind::Directory;
+    }
+    let args = &args;
     setup::install()?;
     let lsvd = match &args.lsvd {
         Some(path) => path.canonicalize().with_context(|| format!("no daemon at {}", path.display()))?,
@@ -191,23 +212,29 @@ fn enter_sandbox(args: &E2e, lsvd: &Path) -> Result<()> {
         Command::new(own)
     };
     command.args(["e2e", "--inside"]).arg("--lsvd").arg(lsvd);
-    command.args(["--store", args.store.name(), "--takeovers", &args.takeovers.to_string()]);
+    if args.vm {
+        command.arg("--vm");
+    } else {
+        command.args(["--store", args.store.name()]);
+    }
+    command.args(["--takeovers", &args.takeovers.to_string()]);
     command.args(["--rounds", &args.rounds.to_string(), "--seed", &args.seed.to_string()]);
     if let (Some(endpoint), Some(bucket)) = (&args.endpoint, &args.bucket) {
         command.args(["--endpoint", endpoint, "--bucket", bucket]);
     }
-    if args.keep {
-        command.arg("--keep");
+    for (flag, given) in [("--keep", args.keep), ("--long", args.long)] {
+        command.args(given.then_some(flag));
     }
     command.args(&args.names).stdin(Stdio::null());
     let mut child = command.spawn().context("cannot start the sandbox")?;
-    match shell::wait(&mut child, RUN_LIMIT)? {
+    let limit = if args.long { LONG_RUN_LIMIT } else { RUN_LIMIT };
+    match shell::wait(&mut child, limit)? {
         Some(status) if status.success() => Ok(()),
         Some(status) => bail!("e2e on {} ended with {}", args.store.name(), shell::exit_code(status)),
         None => {
             shell::kill_group(&child);
             let _ = child.wait();
-            bail!("e2e on {} was still running after {} s", args.store.name(), RUN_LIMIT.as_secs());
+            bail!("e2e on {} was still running after {} s", args.store.name(), limit.as_secs());
         }
     }
 }

@@ -9,6 +9,7 @@ mod database;
 mod input;
 mod journal;
 mod lab;
+mod powercut;
 mod recovery;
 mod store_faults;
 mod takeover;
@@ -30,6 +31,7 @@ pub(super) fn all() -> Vec<Case> {
         damage::CASES,
         store_faults::CASES,
         lab::CASES,
+        powercut::CASES,
     ]
     .into_iter()
     .flatten()
