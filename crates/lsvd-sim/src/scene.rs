@@ -239,7 +239,9 @@ impl Scene {
                 JournalError::Io { .. } | JournalError::Failed if hosts_failed() => return,
                 JournalError::Io { .. } | JournalError::Failed => 10,
                 // Nothing that an SSD of this world does, damages what was synced.
-                JournalError::Damaged { .. } | JournalError::OtherVolume { .. } => 1,
+                JournalError::Damaged { .. }
+                | JournalError::OtherVolume { .. }
+                | JournalError::OlderVolume { .. } => 1,
             },
             Error::JournalNeeded { .. } if self.hosts.is_empty() => 1,
             Error::JournalPassedOver { .. } if !self.has_abandoned() => 1,
