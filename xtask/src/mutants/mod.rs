@@ -120,10 +120,7 @@ impl Place {
 
     fn cargo(&self) -> Command {
         let mut command = shell::cargo();
-        command
-            .current_dir(&self.tree)
-            .env("CARGO_TARGET_DIR", &self.build)
-            .env("RUSTFLAGS", "--cap-lints allow");
+        command.current_dir(&self.tree).env("CARGO_TARGET_DIR", &self.build);
         command
     }
 
