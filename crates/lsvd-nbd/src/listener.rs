@@ -179,6 +179,28 @@ impl Listener {
         })
     }
 
+    /// A unix socket that somebody else made and listens on for us, as a service manager does. Its file is not ours.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn from_unix(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let path = listener.local_addr()?.as_pathname().map(Path::to_owned);
+        let address = ListenAddress::Unix(path.unwrap_or_else(|| PathBuf::from("(unnamed)")));
+        Ok(Self { _file: None, socket: Socket::Unix(UnixListener::from_std(listener)?), address })
+    }
+
+    /// A TCP socket that somebody else made and listens on for us.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn from_tcp(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let bound = listener.local_addr()?;
+        let address = ListenAddress::Tcp { host: bound.ip().to_string(), port: bound.port() };
+        Ok(Self { _file: None, socket: Socket::Tcp(TcpListener::from_std(listener)?), address })
+    }
+
     /// Where it listens, with the port that the system chose.
     pub fn address(&self) -> &ListenAddress {
         &self.address

@@ -64,10 +64,18 @@ pub(crate) async fn run(arguments: Serve) -> anyhow::Result<Exit> {
     }
     let places = places(&arguments)?;
     let names: Vec<&str> = places.iter().map(|place| place.name.as_str()).collect();
-    let addresses = listen::addresses(&arguments.listen, &names, arguments.allow_remote)?;
+    let mut listeners = listen::handed_over(arguments.allow_remote)?;
+    let addresses = match (arguments.listen.is_empty(), listeners.is_empty()) {
+        // The sockets are there, and nobody asked for another one.
+        (true, false) => Vec::new(),
+        _ => listen::addresses(&arguments.listen, &names, arguments.allow_remote)?,
+    };
     let mut signals = EndSignals::catch()?;
-    let mut listeners = Vec::new();
     for address in &addresses {
+        // A unit may name the socket that it is handed.
+        if listeners.iter().any(|handed| handed.address() == address) {
+            continue;
+        }
         listeners.push(Listener::bind(address).await?);
     }
     let volumes = tokio::select! {

@@ -18,10 +18,17 @@ pub(crate) const ESHUTDOWN: i32 = 108;
 
 /// The program, with nothing of the tester's environment that would change what it does.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lsvd"));
+    as_program(env!("CARGO_BIN_EXE_lsvd"))
+}
+
+fn as_program(program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if ["LSVD_", "AWS_", "AZURE_", "GOOGLE_", "NOTIFY_"].iter().any(|prefix| text.starts_with(prefix)) {
+        if ["LSVD_", "AWS_", "AZURE_", "GOOGLE_", "NOTIFY_", "LISTEN_"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix))
+        {
             command.env_remove(&name);
         }
     }
@@ -166,7 +173,13 @@ pub(crate) struct Daemon {
 impl Daemon {
     #[track_caller]
     pub(crate) fn start(arguments: &[&str], socket: PathBuf) -> Self {
-        let mut command = program();
+        Self::start_as(env!("CARGO_BIN_EXE_lsvd"), arguments, socket)
+    }
+
+    /// The same by another program, which becomes the daemon.
+    #[track_caller]
+    pub(crate) fn start_as(program: &str, arguments: &[&str], socket: PathBuf) -> Self {
+        let mut command = as_program(program);
         let mut child =
             command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = drain(child.stderr.take().unwrap());

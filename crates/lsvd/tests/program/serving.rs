@@ -249,3 +249,26 @@ fn nbd_garbage_hurts_nobody_else() {
     drop(good);
     daemon.stop().expect(0, &[]);
 }
+
+/// A service manager's socket is served as it is, and left alone at the end: connections that came before the daemon was
+/// ready are answered, and none is refused while it restarts.
+#[test]
+fn a_service_managers_socket_is_used() {
+    let rig = Rig::new();
+    rig.create("db1", "64M");
+    let socket = rig.path("handed");
+    // What systemd does: binds, listens, and hands over as the third descriptor.
+    let code = "import os, socket, sys\n\
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)\ns.bind(sys.argv[1])\ns.listen(8)\n\
+        os.dup2(s.fileno(), 3)\nos.set_inheritable(3, True)\nos.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))\n\
+        os.execv(sys.argv[2], sys.argv[2:])";
+    let url = rig.url("db1");
+    let arguments = ["-c", code, &socket.display().to_string(), env!("CARGO_BIN_EXE_lsvd"), "serve", &url]
+        .map(str::to_owned);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let daemon = Daemon::start_as("/usr/bin/python3", &arguments, socket.clone());
+    assert!(daemon.uris[0].contains("handed"), "{:?}", daemon.uris);
+    daemon.client("db1").call(write(0, block(7))).unwrap();
+    daemon.stop().expect(0, &["closed cleanly"]);
+    assert!(socket.exists(), "it is not ours to remove");
+}

@@ -9,7 +9,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use lsvd_nbd::{AddressError, ListenAddress};
+use listenfd::ListenFd;
+use lsvd_nbd::{AddressError, ListenAddress, Listener};
 
 use crate::exit::Usage;
 
@@ -40,6 +41,35 @@ pub(crate) fn addresses(
         addresses.push(address);
     }
     Ok(addresses)
+}
+
+/// The sockets that a service manager hands over (`LISTEN_FDS`, as systemd's socket activation does).
+///
+/// # Errors
+/// If one is no listening stream socket, or can be reached from other hosts without permission.
+pub(crate) fn handed_over(allow_remote: bool) -> anyhow::Result<Vec<Listener>> {
+    let mut handed = ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for index in 0..handed.len() {
+        // Of the wrong kind is an error that leaves it in its place for the next question.
+        let listener = match handed.take_unix_listener(index) {
+            Ok(Some(unix)) => Listener::from_unix(unix)?,
+            _ => match handed.take_tcp_listener(index) {
+                Ok(Some(tcp)) => Listener::from_tcp(tcp)?,
+                _ => {
+                    let what = format!(
+                        "socket {index} of LISTEN_FDS is neither a unix nor a TCP socket that listens"
+                    );
+                    return Err(Usage(what).into());
+                }
+            },
+        };
+        if !listener.address().is_local() {
+            check_remote(listener.address(), allow_remote)?;
+        }
+        listeners.push(listener);
+    }
+    Ok(listeners)
 }
 
 fn check_remote(address: &ListenAddress, allow_remote: bool) -> anyhow::Result<()> {
