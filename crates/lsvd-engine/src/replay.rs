@@ -4,8 +4,10 @@
 //! nor fetching. Invariants: epochs never fall, and each has one writer; only a fence skips numbers; an object that
 //! breaks one is an error and never the end of the log (rule 4).
 
+use std::collections::BTreeMap;
+
 use lsvd_format::log_object::{Entry, Header};
-use lsvd_format::{BLOCK_BYTES, Epoch, JournalPosition, ObjectIdentity, SequenceNumber, VolumeId};
+use lsvd_format::{BLOCK_BYTES, Epoch, JournalId, JournalPosition, ObjectIdentity, SequenceNumber, VolumeId};
 
 use crate::apply::apply;
 use crate::map::{ExtentMap, ObjectTable};
@@ -21,6 +23,8 @@ pub struct Replay {
     last: Option<ObjectIdentity>,
     objects_processed: u64,
     last_data: Option<LastData>,
+    /// The last record of each journal that the objects of an opening contain.
+    journals: BTreeMap<(JournalId, Epoch), u64>,
     skipped: Vec<(SequenceNumber, SequenceNumber)>,
     map: ExtentMap,
     objects: ObjectTable,
@@ -53,6 +57,7 @@ impl Replay {
             last: None,
             objects_processed: 0,
             last_data: None,
+            journals: BTreeMap::new(),
             skipped: Vec::new(),
             map: ExtentMap::default(),
             objects: ObjectTable::default(),
@@ -72,6 +77,11 @@ impl Replay {
     /// What the last object that is no fence says; `None` if there is none.
     pub fn last_data(&self) -> Option<LastData> {
         self.last_data
+    }
+
+    /// The last record of a journal that the log contains, by the openings up to `epoch`; `None` if it has none of it.
+    pub fn contained(&self, journal: JournalId, epoch: Epoch) -> Option<u64> {
+        self.journals.range((journal, Epoch(0))..=(journal, epoch)).map(|(_, record)| *record).max()
     }
 
     /// Objects replayed so far.
@@ -95,6 +105,9 @@ impl Replay {
         if !matches!(header.entries[..], [Entry::Fence { .. }]) {
             let (epoch, sealed_unix_ms) = (header.identity.epoch, header.sealed_unix_ms);
             self.last_data = Some(LastData { epoch, sealed_unix_ms, journal: header.journal });
+            if let Some(JournalPosition { journal, record }) = header.journal {
+                self.journals.insert((journal, epoch), record);
+            }
         }
         self.next = match header.entries[..] {
             [Entry::Fence { next }] => {

@@ -23,9 +23,10 @@ pub(crate) async fn open_journal(
     options: &OpenOptions,
 ) -> Result<Option<Journal<AnyFiles>>, Error> {
     let Some(place) = &options.journal else { return Ok(None) };
-    let (_, superblock) = newest_readable(store, false).await?;
     let failed = |error| Error::journal(store.label(), error);
+    // First: a process that had the directory until now may have had the superblock name its journal meanwhile.
     let files = open_files(place).await.map_err(failed)?;
+    let (_, superblock) = newest_readable(store, false).await?;
     let journal = Journal::open(files, superblock.volume_id, new_id(options)).map_err(failed)?;
     if options.abandon_journal {
         return Ok(Some(journal));
@@ -35,7 +36,9 @@ pub(crate) async fn open_journal(
     }
     if superblock.journal.is_none() && journal.has_segments() {
         let replay = recover(store, &superblock, true).await?.replay;
-        if contained_by_log(&superblock, &replay, &journal).map_err(failed)?.is_none() {
+        if contained_by_log(&superblock, &replay, &journal).map_err(failed)?.is_none()
+            && has_more(&replay, &journal).map_err(failed)?
+        {
             return Err(passed_over(store, place, journal.id()));
         }
     }
@@ -57,6 +60,13 @@ fn contained_by_log(
     let in_use = in_log.is_some() || superblock.journal == Some(journal.id());
     let is_known = last.is_none_or(|last| had_last.is_some_and(|epoch| last.epoch <= epoch));
     Ok((in_use && is_known).then(|| in_log.map_or(0, |position| position.record)))
+}
+
+/// Whether a journal that may not be replayed any more has records that the log does not contain: a clean close that was
+/// cut short leaves one that has none.
+fn has_more(replay: &Replay, journal: &Journal<AnyFiles>) -> Result<bool, JournalError> {
+    let contained = journal.opening()?.and_then(|epoch| replay.contained(journal.id(), epoch)).unwrap_or(0);
+    Ok(journal.has_segments() && journal.check(contained)?.records > 0)
 }
 
 fn passed_over(store: &VolumeStore, place: &JournalOptions, journal: JournalId) -> Error {
@@ -135,7 +145,7 @@ pub(crate) async fn accept(
                 (_, Err(error)) => return Err(failed(error)),
             }
         }
-        None if journal.has_segments() && !options.abandon_journal => {
+        None if !options.abandon_journal && has_more(replay, &journal).map_err(failed)? => {
             return Err(passed_over(store, place, journal.id()));
         }
         None => anew(store, options, journal).map_err(failed)?,

@@ -512,3 +512,58 @@ async fn a_journal_in_use_is_shown() {
     volume.close().await.unwrap();
     assert_eq!(inspect(&world.bucket).await.unwrap().journal, None);
 }
+
+/// Rule 1: who waits for a journal's directory looks at the superblock when it has it: the process before may have had the
+/// journal named meanwhile, and died. (The simulator's seed 106: it was told to give the journal up.)
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_was_named_while_one_waited_for_it_is_accepted() {
+    let (world, disk) = (World::new().await, Disk::default());
+    let third = names::superblock(SuperblockNumber(3));
+    world.store.rule(Verb::Put, &third, Fate::Slow(Duration::from_millis(500)), 1);
+    let (first, second) = tokio::join!(open(&world, &disk), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(newest(&world).journal, None);
+        let (bucket, options) = (world.bucket.clone(), on(&world, &disk));
+        tokio::spawn(Volume::open(bucket, options))
+    });
+    write_block(&first, 0, 7).await.unwrap();
+    assert!(!second.is_finished());
+    crash(&world, first).await;
+    let second = second.await.unwrap().expect("it opens");
+    assert_eq!(fill_of(&second, 0).await.unwrap(), 7);
+}
+
+/// A clean close that was cut short before the journal was removed leaves one of which the log has everything: whoever wrote
+/// since, it is no loss, and another one is begun in its place. (The simulator's seed 17154.)
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_a_close_left_behind_is_begun_anew() {
+    for more in [false, true] {
+        let (world, mut disk) = (World::new().await, Disk::default());
+        let volume = open(&world, &disk).await;
+        write_block(&volume, 0, 1).await.unwrap();
+        let left = disk.copy();
+        if more {
+            write_block(&volume, 0, 2).await.unwrap();
+        }
+        volume.close().await.unwrap();
+        disk = if more { disk_with_more(&world, &left).await } else { left };
+        let other = world.open().await;
+        write_block(&other, 0, 3).await.unwrap();
+        crash(&world, other).await;
+        match try_open(&world, &disk).await {
+            Ok(volume) => assert_eq!((more, fill_of(&volume, 0).await.unwrap()), (false, 3)),
+            Err(error) => assert!(more && matches!(error, Error::JournalPassedOver { .. }), "{error}"),
+        }
+    }
+}
+
+/// The journal `left`, to which its next opening added what the store never got.
+async fn disk_with_more(world: &World, left: &Disk) -> Disk {
+    let volume = open(world, left).await;
+    world.store.hangs();
+    write_block(&volume, 1, 9).await.unwrap();
+    crash(world, volume).await;
+    let volume = try_abandoning(world, None).await.unwrap();
+    volume.close().await.unwrap();
+    left.clone()
+}
