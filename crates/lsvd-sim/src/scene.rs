@@ -81,7 +81,7 @@ impl Settings {
             pause_ms_max: rng.pick(&[1, 20, 200]),
             flush_rate: rng.pick(&[20, 100, 250]),
             hosts: rng.pick(&[0, 0, 1, 2, 3]),
-            journal_bytes_max: batch_bytes_max * rng.pick(&[2, 3, 16, 1024]),
+            journal_bytes_max: batch_bytes_max * rng.pick(&[2, 3, 8, 16]),
             journals: rng.pick(&[1000, 1000, 800, 500]),
         }
     }

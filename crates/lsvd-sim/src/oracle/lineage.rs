@@ -61,19 +61,23 @@ pub(super) fn judge(generations: &[&Generation], abandoned: &[u64]) -> Result<()
 impl Lineage<'_> {
     /// Finds the opening whose writes explain what was found.
     fn explain(&mut self, finder: Finder<'_>) -> Result<(), Violation> {
-        let mut on = match finder {
+        let newest = match finder {
             Finder::Opening(at) => at - 1,
             Finder::Reader(at, _) => at,
         };
         let mut why = None;
-        loop {
-            match self.judge_on(on, finder, &[]) {
-                Ok(units) => return self.accept(on, finder, units),
-                Err(violation) if !self.may_pass_over(on, finder) => return Err(why.unwrap_or(violation)),
-                Err(violation) => why = why.or(Some(violation)),
+        for on in (0..=newest).rev() {
+            if on == newest || self.may_go_on_from(on, newest, finder) {
+                match self.judge_on(on, finder, &[]) {
+                    Ok(units) => return self.accept(on, finder, units),
+                    Err(violation) => why = why.or(Some(violation)),
+                }
             }
-            on -= 1;
+            if self.has_promised(on, finder) {
+                break;
+            }
         }
+        why.map_or(Ok(()), Err)
     }
 
     fn judge_on(&self, on: usize, finder: Finder<'_>, also: &[usize]) -> Result<Vec<usize>, Violation> {
@@ -126,21 +130,24 @@ impl Lineage<'_> {
         self.abandoned.iter().any(|epoch| after < *epoch && *epoch <= until)
     }
 
-    /// Whether a finder may go on from an opening before this one, as if this one had never been.
-    fn may_pass_over(&self, on: usize, finder: Finder<'_>) -> bool {
-        if on == 0 {
-            return false;
+    /// Whether a finder may go on from an opening before the newest, as if those in between had never been.
+    fn may_go_on_from(&self, on: usize, newest: usize, finder: Finder<'_>) -> bool {
+        let epoch = self.generations[on].epoch;
+        match finder {
+            Finder::Opening(at) => self.was_abandoned(epoch, self.generations[at].epoch),
+            Finder::Reader(..) => {
+                let mut between = self.generations[on + 1..=newest].iter();
+                between.any(|generation| generation.replayed) || self.was_abandoned(epoch, u64::MAX)
+            }
         }
-        let generation = self.generations[on];
-        let before = self.generations[on - 1].epoch;
-        let lost = match finder {
-            Finder::Opening(at) => self.was_abandoned(before, self.generations[at].epoch),
-            Finder::Reader(..) => generation.replayed || self.was_abandoned(before, u64::MAX),
-        };
+    }
+
+    /// Whether a finder must find something of what this opening wrote, or took out of its journal.
+    fn has_promised(&self, on: usize, finder: Finder<'_>) -> bool {
         let claim = self.claim(on, finder, &[]);
-        lost && !self.is_settled(on, finder)
-            && prefix::promises_nothing(generation, &self.units[on], &claim)
-            && self.stored_before(on, finder).all(|(_, units)| units.is_empty())
+        self.is_settled(on, finder)
+            || !prefix::promises_nothing(self.generations[on], &self.units[on], &claim)
+            || self.stored_before(on, finder).any(|(_, units)| !units.is_empty())
     }
 
     /// Whether the store is known to have had all that this opening found, and more.
