@@ -80,13 +80,11 @@ pub(crate) fn judge(claim: Claim<'_>) -> Result<Verdict, String> {
     if unexplained == 0 {
         return Ok(judged.verdict(limit));
     }
-    let lawful = claim.durable && Judged::new(Claim { durable: false, ..claim }).best().1 == 0;
-    let what = if lawful {
-        "LOST: this is a prefix, but one without what was flushed or written with FUA"
-    } else {
-        "NO PREFIX: no order of the requests explains this"
-    };
-    Err(format!("{what}\n{}", judged.explain(limit)))
+    let waived = Judged::new(Claim { durable: false, ..claim });
+    match waived.best() {
+        (end, 0) if claim.durable => Err(judged.lost(end)),
+        _ => Err(format!("NO PREFIX: no order of the requests explains this\n{}", judged.explain(limit))),
+    }
 }
 
 struct Judged<'a> {
@@ -199,6 +197,24 @@ impl<'a> Judged<'a> {
         let ops = self.claim.ops.iter().filter(|op| op.done() != NEVER && !op.sectors().is_empty());
         let gone = ops.filter(|op| op.submit > limit).count() as u64;
         Verdict { required, gone }
+    }
+
+    /// What is gone where what is left would be a prefix up to `end`.
+    fn lost(&self, end: Tick) -> String {
+        const OPS: usize = 5;
+        let ops = self.claim.ops.iter().zip(&self.required);
+        let mut gone: Vec<&Op> =
+            ops.filter(|(op, required)| **required && op.submit > end).map(|(op, _)| op).collect();
+        gone.sort_by_key(|op| op.submit);
+        let mut said = format!(
+            "LOST: what is left is a prefix, but it ends at tick {end}, before {} requests that were durable",
+            gone.len()
+        );
+        for op in gone.iter().take(OPS) {
+            let _ = write!(said, "\n  {op}");
+        }
+        // Torn, or before the end and not there: only the blocks can tell.
+        if gone.is_empty() { said + "\n" + &self.explain(end.max(self.floor)) } else { said }
     }
 
     /// The first blocks that the best limit does not explain.
