@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use super::super::case::{Needs, TOOL_LIMIT, World};
 use super::super::rounds::{SEVERAL, Subject};
 use super::Entry;
+use crate::crash::load::Shape;
 use crate::numbers::Numbers;
 use crate::shell;
 
@@ -21,7 +22,7 @@ pub(super) const CASES: &[Entry] = &[
     ("journal-copies", "an old copy and another volume's journal are refused (rule 1)", Needs::Store, copies),
     (
         "journal-in-use",
-        "a second daemon is refused, and the first goes on (rules 1, 9)",
+        "a second daemon is refused, or takes over by giving the journal up (rules 1, 9)",
         Needs::Store,
         in_use,
     ),
@@ -36,6 +37,8 @@ pub(super) const CASES: &[Entry] = &[
 
 /// The exit code of whatever a journal is the reason of.
 const JOURNAL: i32 = 9;
+/// The exit code of a daemon that was taken over from.
+const FENCED: i32 = 4;
 /// Kills on a full journal, and on a full disk.
 const KILLS: u32 = 2;
 
@@ -148,7 +151,8 @@ fn in_use(world: &World) -> Result<()> {
     let flags = flags(&journal);
     let mut subject = Subject::create(world, "db1")?;
     let mut daemon = subject.serve(&words(&flags, &[]))?;
-    let load = subject.load(&daemon, SEVERAL, world.seed)?;
+    let calm = Shape { rate: 500, ..SEVERAL };
+    let load = subject.load(&daemon, calm, world.seed)?;
     refused(world, "db1", &words(&flags, &[]), &["in use by another process", "stop"])?;
     refused(world, "db1", &words(&self::flags(&other), &[]), &["in use", "--abandon-journal"])?;
     refused(world, "db1", &[], &["in use", "--abandon-journal"])?;
@@ -160,6 +164,23 @@ fn in_use(world: &World) -> Result<()> {
     daemon.kill();
     let daemon = subject.serve(&words(&flags, &[]))?;
     subject.check(&daemon, true)?;
+    // What may be gone is what comes after the clean close.
+    daemon.close()?;
+
+    // Who gives the journal up takes the volume: the first daemon is fenced, and its journal is of no use any more.
+    let mut daemon = subject.serve(&words(&flags, &[]))?;
+    let load = subject.load(&daemon, calm, world.seed + 1)?;
+    sleep(Duration::from_millis(300));
+    let taker = subject.serve(&words(&self::flags(&other), &["--abandon-journal"]))?;
+    subject.end(load)?;
+    let code = daemon.exit_code(TOOL_LIMIT)?;
+    ensure!(code == FENCED, "the first daemon ended with {code}: {}", shell::tail(&daemon.log(), 6));
+    subject.check(&taker, false)?;
+    refused(world, "db1", &words(&flags, &[]), &["in use", "--abandon-journal"])?;
+    subject.write_and_kill(taker, &mut Numbers::new(world.seed))?;
+    let daemon = subject.serve(&words(&self::flags(&other), &[]))?;
+    subject.check(&daemon, true)?;
+    println!("  {}", subject.tally);
     daemon.close()
 }
 
