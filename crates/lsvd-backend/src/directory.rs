@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -247,6 +248,8 @@ impl ObjectStore for Directory {
             move || root.prepare_folder(&folder)
         })
         .await?;
+        // In one piece: each would be a system call of its own.
+        let payload = PutPayload::from(Bytes::from(payload));
         let result = self.inner.put_opts(location, payload, opts).await;
         if matches!(result, Err(object_store::Error::AlreadyExists { .. })) {
             // Whoever linked it may have died before syncing; the caller will take it for stored.

@@ -13,7 +13,10 @@ mod frame;
 mod tests;
 
 pub use entry::{Entry, Source};
-pub use frame::{FRAME_BYTES, FRAME_HEAD_BYTES, decode_frames, encode_frame, encode_frames, frames_range};
+pub use frame::{
+    FRAME_BYTES, FRAME_HEAD_BYTES, decode_frames, encode_frame, encode_frame_heads, encode_frames,
+    frames_range,
+};
 
 use entry::ENTRY_LEN;
 

@@ -188,12 +188,15 @@ impl VolumeStore {
     }
 
     /// Creates a log object from its encoded bytes.
-    pub(crate) async fn put_log_object(&self, header: &Header, bytes: Bytes) -> Result<Put<Header>, Error> {
+    pub(crate) async fn put_log_object(
+        &self,
+        header: &Header,
+        object: PutPayload,
+    ) -> Result<Put<Header>, Error> {
         let number = header.identity.number;
         let mut conflict = Conflict::new(self, names::log_object(number));
         loop {
-            let payload = PutPayload::from(bytes.clone());
-            let created = self.bucket.create(&names::log_object(number), payload).await;
+            let created = self.bucket.create(&names::log_object(number), object.clone()).await;
             match created.map_err(|error| self.store_error(error))? {
                 Created::Done => return Ok(Put::Mine),
                 Created::Exists => match self.read_log_header(number).await? {

@@ -8,7 +8,6 @@
 //!
 //! No clock decides anything here (rule 9).
 
-use bytes::Bytes;
 use futures::StreamExt;
 use lsvd_engine::Replay;
 use lsvd_format::log_object::{Entry, Header};
@@ -188,7 +187,7 @@ async fn land_fence(
         let header = Header { identity, sealed_unix_ms, journal: None, entries: vec![Entry::Fence { next }] };
         let mut bytes = Vec::new();
         header.encode(&mut bytes);
-        let stored = match store.put_log_object(&header, Bytes::from(bytes)).await? {
+        let stored = match store.put_log_object(&header, bytes.into()).await? {
             Put::Mine => header,
             Put::Theirs(theirs) if theirs.identity.epoch > superblock.epoch => {
                 return Err(Error::Fenced { volume: store.label(), epoch: Some(theirs.identity.epoch) });

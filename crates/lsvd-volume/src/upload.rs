@@ -1,13 +1,15 @@
 //! Uploads: a sealed batch becomes a log object, and its outcome is certain before anybody hears of it (rule 2).
 //!
-//! Knows one object at a time; order is the engine's.
+//! Knows one object at a time; order is the engine's. Invariant: a payload is not copied: it is sent from the buffers in
+//! which it came, so that an upload that hangs holds no more memory than the write buffer's ceiling counts (rule 10).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lsvd_backend::PutPayload;
 use lsvd_engine::{Event, ObjectRecord, SealedBatch};
-use lsvd_format::log_object::encode_frames;
+use lsvd_format::log_object::{FRAME_HEAD_BYTES, encode_frame_heads};
 use lsvd_format::{BLOCK_LEN, BlockOrdinal, names};
 
 use crate::Error;
@@ -20,12 +22,12 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Puts the batch's object, however long it takes, and tells the engine.
 pub(crate) async fn upload(core: Arc<Core>, batch: Arc<SealedBatch>) {
-    let bytes = encode(&batch);
-    let object_bytes = bytes.len() as u64;
+    let object = encode(&batch);
+    let object_bytes = object.content_length() as u64;
     let number = batch.header.identity.number;
     let mut wait = RETRY_FIRST;
     loop {
-        match core.store().put_log_object(&batch.header, bytes.clone()).await {
+        match core.store().put_log_object(&batch.header, object.clone()).await {
             Ok(Put::Mine) => break,
             Ok(Put::Theirs(theirs)) => {
                 let epoch = Some(theirs.identity.epoch);
@@ -43,7 +45,7 @@ pub(crate) async fn upload(core: Arc<Core>, batch: Arc<SealedBatch>) {
         }
     }
     core.upload_succeeded(number);
-    drop(bytes);
+    drop(object);
     let record = ObjectRecord {
         identity: batch.header.identity,
         header_bytes: batch.header.header_bytes(),
@@ -55,17 +57,70 @@ pub(crate) async fn upload(core: Arc<Core>, batch: Arc<SealedBatch>) {
     core.event(Event::Uploaded { number });
 }
 
-/// The object's bytes: header and frames.
-fn encode(batch: &SealedBatch) -> Bytes {
+/// The object's bytes: the header, then for each block its frame's head and the block itself, where it lies.
+fn encode(batch: &SealedBatch) -> PutPayload {
+    let head_len = usize::try_from(FRAME_HEAD_BYTES).expect("a few bytes");
     let header = &batch.header;
-    let object_len = usize::try_from(header.object_bytes()).expect("a batch is in memory");
-    let mut bytes = Vec::with_capacity(object_len);
-    header.encode(&mut bytes);
+    let blocks = usize::try_from(header.payload_blocks()).expect("a batch is in memory");
+    let mut header_bytes = Vec::new();
+    header.encode(&mut header_bytes);
+    let mut heads = Vec::with_capacity(blocks * head_len);
     let mut ordinal = BlockOrdinal(0);
     for piece in &batch.payload {
-        encode_frames(&header.identity, ordinal, piece, &mut bytes);
+        encode_frame_heads(&header.identity, ordinal, piece, &mut heads);
         ordinal.0 += u32::try_from(piece.len() / BLOCK_LEN).expect("a payload has fewer than 2^32 blocks");
     }
-    assert_eq!(bytes.len(), object_len, "the header counts its payload's blocks");
-    Bytes::from(bytes)
+    let mut heads = Bytes::from(heads);
+    let mut pieces = Vec::with_capacity(1 + 2 * blocks);
+    pieces.push(Bytes::from(header_bytes));
+    for piece in &batch.payload {
+        let mut piece = piece.clone();
+        while !piece.is_empty() {
+            pieces.push(heads.split_to(head_len));
+            pieces.push(piece.split_to(BLOCK_LEN));
+        }
+    }
+    let object: PutPayload = pieces.into_iter().collect();
+    assert_eq!(
+        object.content_length() as u64,
+        header.object_bytes(),
+        "the header counts its payload's blocks"
+    );
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use lsvd_format::log_object::{Entry, Header, encode_frames};
+    use lsvd_format::{Epoch, Extent, ObjectIdentity, SequenceNumber, VolumeId, WriterId};
+
+    use super::*;
+
+    /// Rule 10: an upload holds the buffers that the write buffer's ceiling counts, and no copy of them. A copy of each
+    /// of sixteen hanging uploads once was as much memory again as `--buffer` allows.
+    #[test]
+    fn a_payload_is_sent_from_the_buffers_that_it_came_in() {
+        let identity = ObjectIdentity {
+            volume: VolumeId([1; 16]),
+            epoch: Epoch(2),
+            number: SequenceNumber(3),
+            writer: WriterId([4; 16]),
+        };
+        let payload: Vec<Bytes> =
+            [1, 3, 2].map(|blocks: u8| Bytes::from(vec![blocks; usize::from(blocks) * BLOCK_LEN])).into();
+        let entries = vec![Entry::Data { extent: Extent::new(0, 6) }];
+        let header = Header { identity, sealed_unix_ms: 5, journal: None, entries };
+        let mut expected = Vec::new();
+        header.encode(&mut expected);
+        encode_frames(&identity, BlockOrdinal(0), &payload.concat(), &mut expected);
+
+        let batch = SealedBatch { header, payload: payload.clone(), held_bytes: 6 << 12, for_flush: false };
+        let object = encode(&batch);
+        let blocks: Vec<*const u8> =
+            object.iter().filter(|piece| piece.len() == BLOCK_LEN).map(|piece| piece.as_ptr()).collect();
+        let places: Vec<*const u8> =
+            payload.iter().flat_map(|piece| piece.chunks(BLOCK_LEN)).map(<[u8]>::as_ptr).collect();
+        assert_eq!(blocks, places);
+        assert_eq!(Bytes::from(object), expected);
+    }
 }

@@ -59,16 +59,38 @@ pub fn encode_frame(identity: &ObjectIdentity, ordinal: BlockOrdinal, block: &[u
 /// # Panics
 /// If `blocks` is not a whole number of blocks, or their ordinals do not fit.
 pub fn encode_frames(identity: &ObjectIdentity, first: BlockOrdinal, blocks: &[u8], out: &mut Vec<u8>) {
-    assert_eq!(blocks.len() % BLOCK_LEN, 0, "frames hold whole blocks");
-    let count = blocks.len() / BLOCK_LEN;
-    let ordinals = ordinals(first, count).expect("ordinals fit in 32 bits");
-    out.reserve(count * FRAME_LEN);
-    let seed = Seed::new(identity);
-    for (ordinal, block) in ordinals.zip(blocks.chunks_exact(BLOCK_LEN)) {
-        out.extend_from_slice(&seed.checksum(ordinal, FLAGS, block).to_le_bytes());
-        out.extend_from_slice(&FLAGS.to_le_bytes());
+    out.reserve(blocks.len() / BLOCK_LEN * FRAME_LEN);
+    for (head, block) in heads(identity, first, blocks).zip(blocks.chunks_exact(BLOCK_LEN)) {
+        out.extend_from_slice(&head);
         out.extend_from_slice(block);
     }
+}
+
+/// Appends only the heads of those frames to `out`, for who sends head, block, head, block from where they are.
+///
+/// # Panics
+/// As [`encode_frames`].
+pub fn encode_frame_heads(identity: &ObjectIdentity, first: BlockOrdinal, blocks: &[u8], out: &mut Vec<u8>) {
+    out.reserve(blocks.len() / BLOCK_LEN * HEAD_LEN);
+    for head in heads(identity, first, blocks) {
+        out.extend_from_slice(&head);
+    }
+}
+
+fn heads(
+    identity: &ObjectIdentity,
+    first: BlockOrdinal,
+    blocks: &[u8],
+) -> impl Iterator<Item = [u8; HEAD_LEN]> {
+    assert_eq!(blocks.len() % BLOCK_LEN, 0, "frames hold whole blocks");
+    let ordinals = ordinals(first, blocks.len() / BLOCK_LEN).expect("ordinals fit in 32 bits");
+    let seed = Seed::new(identity);
+    ordinals.zip(blocks.chunks_exact(BLOCK_LEN)).map(move |(ordinal, block)| {
+        let mut head = [0; HEAD_LEN];
+        head[..4].copy_from_slice(&seed.checksum(ordinal, FLAGS, block).to_le_bytes());
+        head[4..].copy_from_slice(&FLAGS.to_le_bytes());
+        head
+    })
 }
 
 /// Verifies a run of whole frames that begins at `first`, and gives the blocks' data without the frames' heads.
