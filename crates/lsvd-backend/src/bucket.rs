@@ -19,7 +19,7 @@ use crate::classify::{self, AbsenceRule, Answer, Failure, FailureKind};
 use crate::error::{Error, Site, Verb};
 use crate::pace::Pace;
 use crate::pulse::{Pulse, Watch};
-use crate::retry::{Attempts, Jitter, RetryPolicy};
+use crate::retry::{Attempts, Jitter, RetryPolicy, Standing};
 
 /// How often a range is read again that came back with other than its bytes, before it is called corrupt.
 const SHORT_READS_MAX: u32 = 3;
@@ -66,6 +66,8 @@ pub(crate) struct Traits {
     pub(crate) absence: AbsenceRule,
     /// Listings come in ascending order, so that one that broke off can go on after the last name.
     pub(crate) lists_in_order: bool,
+    /// Its credentials may be renewed while they are in use.
+    pub(crate) renewable: bool,
 }
 
 /// A prefix of a bucket. Cheap to clone; clones and children share the store, its connections, the jitter, the pace and the pulse.
@@ -79,6 +81,7 @@ pub struct Bucket {
     jitter: Arc<Jitter>,
     paces: Arc<Paces>,
     pulse: Arc<Pulse>,
+    standing: Arc<Standing>,
 }
 
 /// Uploads and downloads go different ways, and one does not wait for the other.
@@ -117,7 +120,7 @@ impl Bucket {
     pub fn from_store(store: Arc<dyn ObjectStore>, prefix: &str, label: &str) -> Bucket {
         // What can not be in a path is encoded, so that no prefix is refused.
         let prefix = Path::parse(prefix).unwrap_or_else(|_| Path::from(prefix));
-        let traits = Traits { absence: AbsenceRule::Kind, lists_in_order: false };
+        let traits = Traits { absence: AbsenceRule::Kind, lists_in_order: false, renewable: false };
         Bucket::assemble(store, traits, prefix, label)
     }
 
@@ -132,6 +135,7 @@ impl Bucket {
             jitter: Arc::new(Jitter::ambient()),
             paces: Arc::new(Paces::new(retry)),
             pulse: Arc::default(),
+            standing: Arc::new(Standing::new(traits.renewable)),
         }
     }
 
@@ -400,7 +404,7 @@ impl Bucket {
     fn begin(&self, verb: Verb, name: &str) -> Result<(Path, Attempts<'_>), Error> {
         let path = self.path(verb, name)?;
         let watch = Watch::new(&self.pulse, &self.store, &path);
-        Ok((path, Attempts::new(self.retry, &self.jitter, watch, self.site(verb, name))))
+        Ok((path, Attempts::new(self.retry, (&self.jitter, &self.standing), watch, self.site(verb, name))))
     }
 
     fn path(&self, verb: Verb, name: &str) -> Result<Path, Error> {

@@ -18,6 +18,8 @@ use crate::scrub;
 pub(crate) enum FailureKind {
     NotFound,
     Denied,
+    /// Denied because the credentials are not good any more.
+    Expired,
     Misconfigured,
     Full,
     Unavailable,
@@ -46,7 +48,7 @@ impl Failure {
         let detail = self.detail;
         match self.kind {
             FailureKind::NotFound => Error::NotFound { at, detail },
-            FailureKind::Denied => Error::Denied { at, detail },
+            FailureKind::Denied | FailureKind::Expired => Error::Denied { at, detail },
             FailureKind::Misconfigured => Error::Misconfigured { at, detail },
             FailureKind::Full => Error::Full { at, detail },
             FailureKind::Unavailable | FailureKind::Overloaded => Error::Unavailable { at, detail },
@@ -81,16 +83,11 @@ const CODES_KEY_MISSING: [&str; 2] = ["NoSuchKey", "BlobNotFound"];
 const CODES_BUCKET_MISSING: [&str; 4] =
     ["NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted", "AccountNotFound"];
 /// Codes of 400 and 403 answers that mean that time or credentials do not fit.
-const CODES_DENIED: [&str; 8] = [
-    "ExpiredToken",
-    "InvalidToken",
-    "TokenRefreshRequired",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "RequestTimeTooSkewed",
-    "RequestExpired",
-    "AuthenticationFailed",
-];
+const CODES_DENIED: [&str; 4] =
+    ["SignatureDoesNotMatch", "RequestTimeTooSkewed", "RequestExpired", "AuthenticationFailed"];
+/// Codes of those that mean that the credentials were good once, or will be: they were renewed, or taken back.
+const CODES_EXPIRED: [&str; 4] =
+    ["ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"];
 /// Codes of 400 answers that pass by themselves.
 const CODES_TRANSIENT: [&str; 4] = ["RequestTimeout", "InternalError", "OperationAborted", "IncompleteBody"];
 
@@ -248,6 +245,9 @@ impl Reply {
         let told = self.to_string();
         if is(&CODES_BUCKET_MISSING) {
             return failed(FailureKind::NotFound, format!("the bucket does not exist ({told})"));
+        }
+        if is(&CODES_EXPIRED) {
+            return failed(FailureKind::Expired, self.denied(verb));
         }
         if is(&CODES_DENIED) || matches!(self.status, 401 | 403 | 407) {
             return failed(FailureKind::Denied, self.denied(verb));

@@ -69,21 +69,24 @@ impl Bucket {
         let label = url.to_string();
         let label = label.trim_end_matches('/');
         let open = match url.scheme() {
-            Scheme::File => directory(url, options),
-            Scheme::Memory => Ok((memory(url.bucket()) as _, AbsenceRule::Kind)),
-            Scheme::S3 => s3::open(url, options).map(|store| (store, AbsenceRule::KeyNamed)),
-            Scheme::Azure => azure::open(url, options).map(|store| (store, AbsenceRule::KeyNamed)),
-            Scheme::Google => google::open(url, options).map(|store| (store, AbsenceRule::KeyNamed)),
+            Scheme::File => directory(url, options).map(|(store, absence)| (store, absence, false)),
+            Scheme::Memory => Ok((memory(url.bucket()) as _, AbsenceRule::Kind, false)),
+            Scheme::S3 => {
+                s3::open(url, options).map(|(store, renewable)| (store, AbsenceRule::KeyNamed, renewable))
+            }
+            Scheme::Azure => azure::open(url, options).map(|store| (store, AbsenceRule::KeyNamed, false)),
+            Scheme::Google => google::open(url, options).map(|store| (store, AbsenceRule::KeyNamed, false)),
         };
         let at = || Site { store: Arc::from(label), verb: Verb::Open, object: String::new() };
-        let (store, absence): (Arc<dyn ObjectStore>, _) = open.map_err(|failure| failure.into_error(at()))?;
+        let (store, absence, renewable): (Arc<dyn ObjectStore>, _, _) =
+            open.map_err(|failure| failure.into_error(at()))?;
         let prefix = match url.scheme() {
             Scheme::File => Path::default(),
             _ => Path::parse(url.path()).map_err(|error| {
                 Failure::new(FailureKind::Misconfigured, error.to_string()).into_error(at())
             })?,
         };
-        let traits = Traits { absence, lists_in_order: true };
+        let traits = Traits { absence, lists_in_order: true, renewable };
         Ok(Bucket::assemble(store, traits, prefix, label))
     }
 }

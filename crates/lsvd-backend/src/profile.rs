@@ -4,12 +4,16 @@
 //! and credential processes exist, and refuses them by name rather than go on as somebody else. Shows no secret
 //! (rule 11).
 
+mod renewed;
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::classify::{Failure, FailureKind, io_failure};
 use crate::environment::Environment;
+
+pub(crate) use renewed::RenewedKeys;
 
 /// What a profile says, as far as it is of use here.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -26,6 +30,10 @@ pub(crate) struct Keys {
     pub(crate) secret_access_key: String,
     pub(crate) session_token: Option<String>,
 }
+
+/// The files: the variable that names each, its name in `~/.aws`, and whether its titles begin with `profile`.
+const FILES: [(&str, &str, bool); 2] =
+    [("AWS_CONFIG_FILE", "config", true), ("AWS_SHARED_CREDENTIALS_FILE", "credentials", false)];
 
 type Section = BTreeMap<String, String>;
 
@@ -44,9 +52,7 @@ impl Profile {
         let name = named.unwrap_or("default");
         let mut merged = Section::new();
         let mut found = false;
-        for (variable, file, headed) in
-            [("AWS_CONFIG_FILE", "config", true), ("AWS_SHARED_CREDENTIALS_FILE", "credentials", false)]
-        {
+        for (variable, file, headed) in FILES {
             let Some(path) = path_of(environment, variable, file) else { continue };
             let Some(text) = read_file(&path)? else { continue };
             // Later sections and the credentials file win, as with AWS' own tools.

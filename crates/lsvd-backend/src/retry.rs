@@ -4,10 +4,11 @@
 //! drives it, and draws jitter from a seeded sequence, so that a simulated world repeats. Invariants: every attempt
 //! ends within `attempt_timeout` and what its bytes may take; no attempt begins after `total_limit`, nor before the time
 //! that the store asked to be left alone (a quarter of the limit at most); only [`FailureKind::Unavailable`] and
-//! [`FailureKind::Overloaded`] are tried again.
+//! [`FailureKind::Overloaded`] are tried again, and [`FailureKind::Expired`] where credentials can be renewed that were good
+//! before.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -99,10 +100,35 @@ impl Jitter {
     }
 }
 
+/// How the store and these credentials stand to each other.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    /// They may be renewed while they are in use.
+    renewable: bool,
+    /// The store has done what was asked with them.
+    accepted: AtomicBool,
+}
+
+impl Standing {
+    pub(crate) fn new(renewable: bool) -> Self {
+        Standing { renewable, accepted: AtomicBool::new(false) }
+    }
+
+    fn accept(&self) {
+        self.accepted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is worth waiting until they are renewed. Those that were never good are better told at once.
+    fn waits(&self) -> bool {
+        self.renewable && self.accepted.load(Ordering::Relaxed)
+    }
+}
+
 /// The attempts at one operation.
 pub(crate) struct Attempts<'a> {
     policy: RetryPolicy,
     jitter: &'a Jitter,
+    standing: &'a Standing,
     watch: Watch<'a>,
     at: Site,
     started: Instant,
@@ -113,11 +139,17 @@ pub(crate) struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    pub(crate) fn new(policy: RetryPolicy, jitter: &'a Jitter, watch: Watch<'a>, at: Site) -> Self {
+    pub(crate) fn new(
+        policy: RetryPolicy,
+        (jitter, standing): (&'a Jitter, &'a Standing),
+        watch: Watch<'a>,
+        at: Site,
+    ) -> Self {
         let now = Instant::now();
         Attempts {
             policy,
             jitter,
+            standing,
             watch,
             at,
             started: now,
@@ -174,7 +206,12 @@ impl<'a> Attempts<'a> {
         let body = Duration::from_millis(body_bytes.saturating_mul(1000) / BODY_BYTES_PER_SECOND_MIN);
         let limit = self.policy.attempt_timeout.saturating_add(body).min(left);
         match timeout(limit, self.watch.over(request)).await {
-            Ok(Some(answer)) => answer,
+            Ok(Some(answer)) => {
+                if !matches!(answer, Err(Answer::Failed(_))) {
+                    self.standing.accept();
+                }
+                answer
+            }
             Ok(None) => {
                 self.pause_next = self.backoff_first();
                 let detail = "no answer while the store was silent".to_owned();
@@ -211,7 +248,12 @@ impl<'a> Attempts<'a> {
     /// # Errors
     /// The failure, where trying again does not help or there is no time left for it.
     pub(crate) async fn again(&mut self, failure: Failure) -> Result<(), Error> {
-        if !matches!(failure.kind, FailureKind::Unavailable | FailureKind::Overloaded) {
+        let passes = match failure.kind {
+            FailureKind::Unavailable | FailureKind::Overloaded => true,
+            FailureKind::Expired => self.standing.waits(),
+            _ => false,
+        };
+        if !passes {
             return Err(failure.into_error(self.at.clone()));
         }
         let pause = self.pause(&failure);

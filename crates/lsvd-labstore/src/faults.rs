@@ -28,6 +28,8 @@ pub enum Fault {
     LoseAnswer,
     /// A LIST leaves out what was written within the last `ms`; default 5 s.
     StaleListing,
+    /// 400 ExpiredToken; nothing is done. What is signed with the rule's `access_key` passes.
+    ExpiredToken,
     /// A condition of a PUT is not looked at: it overwrites.
     IgnoreCondition,
 }
@@ -38,7 +40,7 @@ impl Fault {
             Fault::Truncate => matches!(verb, Verb::Get | Verb::List),
             Fault::StaleListing => verb == Verb::List,
             Fault::IgnoreCondition => verb == Verb::Put,
-            Fault::SlowDown | Fault::Reset | Fault::Hang | Fault::LoseAnswer => true,
+            Fault::SlowDown | Fault::Reset | Fault::Hang | Fault::LoseAnswer | Fault::ExpiredToken => true,
         }
     }
 
@@ -75,6 +77,9 @@ pub struct Rule {
     /// A time in milliseconds that says how; see the fault.
     #[serde(default)]
     pub ms: Option<u64>,
+    /// Requests that are signed with this access key id pass.
+    #[serde(default)]
+    pub access_key: Option<String>,
     /// How often it struck. Said by the store, and passed over where it is told.
     #[serde(default, skip_deserializing)]
     pub struck: u64,
@@ -95,6 +100,7 @@ impl Rule {
             skip: 0,
             count: None,
             ms: None,
+            access_key: None,
             struck: 0,
         }
     }
@@ -130,8 +136,16 @@ impl Rule {
         Rule { ms: Some(ms), ..self }
     }
 
+    /// Not what is signed with this access key id.
+    pub fn but_for_access_key(self, access_key: &str) -> Rule {
+        Rule { access_key: Some(access_key.to_owned()), ..self }
+    }
+
     /// Whether it strikes this request; counts.
-    fn strikes(&mut self, verb: Verb, key: &str, numbers: &Numbers) -> bool {
+    fn strikes(&mut self, verb: Verb, key: &str, signer: &str, numbers: &Numbers) -> bool {
+        if self.access_key.as_deref().is_some_and(|access_key| access_key == signer) {
+            return false;
+        }
         let chosen = self.verbs.is_empty() || self.verbs.contains(&verb);
         if !chosen || !self.fault.fits(verb) || !key.contains(&self.key) || self.count == Some(0) {
             return false;
@@ -184,11 +198,12 @@ impl Faults {
         self.lock().clone()
     }
 
-    /// What strikes this request, if anything does.
-    pub(crate) fn draw(&self, verb: Verb, key: &str) -> Option<Strike> {
+    /// What strikes this request, if anything does. `signer` is the access key id that signed it, if one did.
+    pub(crate) fn draw(&self, verb: Verb, key: &str, signer: &str) -> Option<Strike> {
         let mut rules = self.lock();
-        let rule =
-            rules.iter_mut().find_map(|rule| rule.strikes(verb, key, &self.numbers).then_some(rule))?;
+        let rule = rules
+            .iter_mut()
+            .find_map(|rule| rule.strikes(verb, key, signer, &self.numbers).then_some(rule))?;
         let time = rule.ms.or(rule.fault.ms_default()).map(Duration::from_millis);
         Some(Strike { fault: rule.fault, time })
     }
@@ -199,7 +214,7 @@ mod tests {
     use super::*;
 
     fn struck(faults: &Faults, verb: Verb, key: &str, times: usize) -> usize {
-        (0..times).filter(|_| faults.draw(verb, key).is_some()).count()
+        (0..times).filter(|_| faults.draw(verb, key, "").is_some()).count()
     }
 
     #[test]
@@ -212,14 +227,14 @@ mod tests {
         assert_eq!(struck(&faults, Verb::Put, "log/1", 10), 3);
         assert_eq!(faults.rules()[0].struck, 3);
         faults.clear();
-        assert_eq!(faults.draw(Verb::Put, "log/1"), None);
+        assert_eq!(faults.draw(Verb::Put, "log/1", ""), None);
     }
 
     #[test]
     fn rates_are_met_and_repeat() {
         let run = |seed| {
             let faults = Faults::new(seed, vec![Rule::new(Fault::SlowDown).rate(0.2)]);
-            (0..1_000).map(|_| faults.draw(Verb::Get, "k").is_some()).collect::<Vec<_>>()
+            (0..1_000).map(|_| faults.draw(Verb::Get, "k", "").is_some()).collect::<Vec<_>>()
         };
         let drawn = run(7);
         assert_eq!(drawn, run(7));
@@ -231,7 +246,7 @@ mod tests {
     fn faults_happen_only_where_they_can() {
         let rules = [Fault::Truncate, Fault::StaleListing, Fault::IgnoreCondition].map(Rule::new);
         let faults = Faults::new(1, rules.into());
-        let of = |verb| faults.draw(verb, "k").map(|strike| strike.fault);
+        let of = |verb| faults.draw(verb, "k", "").map(|strike| strike.fault);
         assert_eq!(of(Verb::Get), Some(Fault::Truncate));
         assert_eq!(of(Verb::Put), Some(Fault::IgnoreCondition));
         assert_eq!(of(Verb::Delete), None);

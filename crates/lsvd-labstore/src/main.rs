@@ -32,7 +32,8 @@ struct Arguments {
     #[arg(long, value_name = "BYTES")]
     down: Option<u64>,
     /// How to misbehave, as JSON: {"fault": "slow-down", "verbs": ["PUT"], "key": "log/", "rate": 0.2, "count": 5};
-    /// may be repeated. Faults: slow-down, reset, hang, truncate, lose-answer, stale-listing, ignore-condition
+    /// may be repeated. Faults: slow-down, reset, hang, truncate, lose-answer, stale-listing,
+    /// expired-token, ignore-condition
     #[arg(long, value_name = "RULE", value_parser = rule)]
     fault: Vec<Rule>,
 }

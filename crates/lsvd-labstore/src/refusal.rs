@@ -43,6 +43,10 @@ impl Refusal {
         Refusal { retry_after_s: Some(retry_after_s), ..refusal }
     }
 
+    pub(crate) fn expired_token() -> Self {
+        Refusal::new(StatusCode::BAD_REQUEST, "ExpiredToken", "The provided token has expired.")
+    }
+
     pub(crate) fn invalid_argument(message: impl Into<String>) -> Self {
         Refusal::new(StatusCode::BAD_REQUEST, "InvalidArgument", message)
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -113,7 +113,7 @@ async fn answer(
     let call = Call::parse(&parts.method, &parts.uri, &parts.headers);
     let verb = call.as_ref().map_or(Verb::Other, Call::verb);
     let mut tally = lab.stats.begin(verb);
-    let strike = lab.faults.draw(verb, call.as_ref().map_or("", Call::about));
+    let strike = lab.faults.draw(verb, call.as_ref().map_or("", Call::about), signer(&parts.headers));
     let cut = |mut tally: Tally, outcome| {
         tally.outcome = outcome;
         reset.store(true, Ordering::Relaxed);
@@ -186,6 +186,14 @@ async fn receive(lab: &Lab, mut body: Incoming, tally: &mut Tally) -> Result<Res
     Ok(Ok(bytes.freeze()))
 }
 
+/// The access key id of a signature, which is not verified; empty where there is none.
+fn signer(headers: &HeaderMap) -> &str {
+    let signature = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let credential =
+        signature.and_then(|signature| signature.split_once("Credential=")).map(|(_, rest)| rest);
+    credential.and_then(|credential| credential.split('/').next()).unwrap_or_default()
+}
+
 type Answered = (Response<()>, Bytes);
 
 /// Does what was asked, in one step.
@@ -194,6 +202,9 @@ fn carry_out(lab: &Lab, call: &Call, body: Bytes, strike: Option<Strike>) -> Res
     if let Some(Strike { fault: Fault::SlowDown, time }) = strike {
         let ms = u64::try_from(time.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
         return Err(Refusal::slow_down(ms.div_ceil(1_000)));
+    }
+    if let Some(Strike { fault: Fault::ExpiredToken, .. }) = strike {
+        return Err(Refusal::expired_token());
     }
     match ask {
         Ask::Put(condition) => {

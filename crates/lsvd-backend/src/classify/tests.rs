@@ -50,16 +50,16 @@ fn collisions_of_a_put_are_exists() {
 
 #[test]
 fn failures_are_sorted_by_what_helps() {
-    use FailureKind::{Denied, Full, Misconfigured, Overloaded, Unavailable};
+    use FailureKind::{Denied, Expired, Full, Misconfigured, Overloaded, Unavailable};
     for (status, code, kind) in [
         ("500 Internal Server Error", "InternalError", Unavailable),
         ("503 Service Unavailable", "SlowDown", Overloaded),
         ("429 Too Many Requests", "", Overloaded),
         ("400 Bad Request", "RequestTimeout", Unavailable),
-        ("400 Bad Request", "ExpiredToken", Denied),
+        ("400 Bad Request", "ExpiredToken", Expired),
         ("401 Unauthorized", "", Denied),
         ("403 Forbidden", "AccessDenied", Denied),
-        ("403 Forbidden", "InvalidAccessKeyId", Denied),
+        ("403 Forbidden", "InvalidAccessKeyId", Expired),
         ("400 Bad Request", "AuthorizationHeaderMalformed", Misconfigured),
         ("301 Moved Permanently", "PermanentRedirect", Misconfigured),
         ("307 Temporary Redirect", "", Misconfigured),

@@ -14,7 +14,7 @@ use super::{client_options, endpoint, misconfigured, no_credentials, no_retries,
 use crate::classify::Failure;
 use crate::environment::Environment;
 use crate::open::StoreOptions;
-use crate::profile::{Keys, Profile};
+use crate::profile::{Keys, Profile, RenewedKeys};
 use crate::url::{BucketUrl, Scheme};
 
 /// Variables that are passed on as they are, apart from those that are read here.
@@ -36,6 +36,8 @@ const PASSED_ON: [&str; 10] = [
 pub(super) enum Credentials {
     Unsigned,
     Static(Keys),
+    /// A profile's keys as they were read; they may be renewed in its files.
+    Profile(Keys),
     /// The variables by which a cluster or a task hands out a role; `object_store` follows them.
     Role(&'static [&'static str]),
     Instance,
@@ -50,9 +52,11 @@ pub(super) struct Settings {
     pub(super) credentials: Credentials,
 }
 
-pub(crate) fn open(url: &BucketUrl, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>, Failure> {
+/// The store, and whether its credentials can be renewed while the process runs.
+pub(crate) fn open(url: &BucketUrl, options: &StoreOptions) -> Result<(Arc<dyn ObjectStore>, bool), Failure> {
     let environment = &options.environment;
     let settings = settings(url.bucket(), options)?;
+    let renewable = !matches!(settings.credentials, Credentials::Unsigned | Credentials::Static(_));
     let mut builder = AmazonS3Builder::new()
         .with_client_options(client_options(settings.allow_http))
         .with_http_connector(Connector::new(environment))
@@ -79,13 +83,14 @@ pub(crate) fn open(url: &BucketUrl, options: &StoreOptions) -> Result<Arc<dyn Ob
                 .with_secret_access_key(&keys.secret_access_key);
             keys.session_token.iter().fold(builder, |builder, token| builder.with_token(token))
         }
+        Credentials::Profile(keys) => builder.with_credentials(Arc::new(RenewedKeys::new(environment, keys))),
         Credentials::Role(names) => {
             names.iter().fold(builder, |builder, name| with_variable(builder, environment, name))
         }
         Credentials::Instance => builder,
     };
     match builder.build() {
-        Ok(store) => Ok(Arc::new(store)),
+        Ok(store) => Ok((Arc::new(store), renewable)),
         Err(error) => Err(refused(&error, environment, &secrets)),
     }
 }
@@ -125,10 +130,11 @@ pub(super) fn settings(bucket: &str, options: &StoreOptions) -> Result<Settings,
         Some(path_style) => !path_style,
         None => environment.is_on("AWS_VIRTUAL_HOSTED_STYLE_REQUEST"),
     };
-    let credentials = match (unsigned, keys.or(profile.keys)) {
-        (true, _) => Credentials::Unsigned,
-        (false, Some(keys)) => Credentials::Static(keys),
-        (false, None) => role(environment, options.instance_credentials, aws_itself)?,
+    let credentials = match (unsigned, keys, profile.keys) {
+        (true, ..) => Credentials::Unsigned,
+        (false, Some(keys), _) => Credentials::Static(keys),
+        (false, None, Some(keys)) => Credentials::Profile(keys),
+        (false, None, None) => role(environment, options.instance_credentials, aws_itself)?,
     };
     let region = region.to_owned();
     let endpoint = match endpoint {

@@ -183,6 +183,21 @@ async fn a_store_that_is_not_there_is_unavailable() {
     assert!(error.to_string().contains("refused"), "{error}");
 }
 
+/// Rule 4: a TLS handshake and a connection that break off are outages like others, and the message names the host. (A name
+/// that does not resolve is `e2e lab-names`: how long a host's resolver takes to say so is its own matter.)
+#[tokio::test]
+async fn connections_that_break_off_are_unavailable_and_named() {
+    let breaks_off = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = breaks_off.local_addr().unwrap().to_string();
+    std::thread::spawn(move || breaks_off.incoming().for_each(drop));
+    for endpoint in [format!("https://{address}"), format!("http://{address}")] {
+        let error = bucket_at(&endpoint).read_head("log/1", 10).await.expect_err(&endpoint);
+        assert!(error.is_retryable(), "{endpoint}: {error}");
+        assert!(error.to_string().contains(&address), "{endpoint}: {error}");
+        assert!(error.to_string().contains("attempts"), "{endpoint}: {error}");
+    }
+}
+
 /// Rule 11: nothing that opens, fails or is printed shows a secret.
 #[tokio::test]
 async fn secrets_are_not_shown() {
@@ -226,7 +241,7 @@ fn credentials_are_looked_for_in_order() {
     let web = [("AWS_WEB_IDENTITY_TOKEN_FILE", "/t"), ("AWS_ROLE_ARN", "arn:x")];
     let found = |options: StoreOptions| match settings("bucket", &options).map(|s| s.credentials) {
         Ok(Credentials::Unsigned) => "unsigned".to_owned(),
-        Ok(Credentials::Static(keys)) => keys.access_key_id,
+        Ok(Credentials::Static(keys) | Credentials::Profile(keys)) => keys.access_key_id,
         Ok(Credentials::Role(names)) => names[0].to_owned(),
         Ok(Credentials::Instance) => "instance".to_owned(),
         Err(failure) => failure.detail,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lsvd_backend::{Bucket, Created, Error, RetryPolicy};
+use lsvd_backend::{Bucket, Created, Environment, Error, RetryPolicy, StoreOptions};
 use lsvd_labstore::{Fault, LabStore, Rule, Verb};
 
 use super::{bucket, hasty, lab, plain};
@@ -194,6 +194,57 @@ async fn a_busy_store_is_left_alone_as_long_as_it_asks() {
         (4, 4),
         "asked once too often"
     );
+}
+
+/// Credentials that expire while they are in use are waited for, and renewed without a restart: in the file of profiles.
+/// Those of the environment can not be, and what was never good is told at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn expired_credentials_are_renewed_without_a_restart() {
+    let lab = lab().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("credentials");
+    let renew = |key: &str| {
+        let text =
+            format!("[default]\naws_access_key_id={key}\naws_secret_access_key=s\naws_session_token=t\n");
+        std::fs::write(directory.path().join("new"), text).unwrap();
+        std::fs::rename(directory.path().join("new"), &path).unwrap();
+    };
+    renew("OLD");
+    let options = || StoreOptions {
+        endpoint: Some(lab.endpoint()),
+        allow_http: true,
+        environment: Environment::from_pairs([("AWS_SHARED_CREDENTIALS_FILE", path.to_str().unwrap())]),
+        ..StoreOptions::default()
+    };
+    let opened = || Bucket::open(&"s3://lab/db1".parse().unwrap(), &options()).unwrap();
+    let profile = opened();
+    profile.create("log/1", "x".into()).await.unwrap();
+    let environment = bucket(&lab, "db1");
+    environment.create("log/2", "x".into()).await.unwrap();
+
+    lab.add_fault(Rule::new(Fault::ExpiredToken).but_for_access_key("NEW"));
+    for denied in [environment.create("log/3", "x".into()).await, opened().create("log/3", "x".into()).await]
+    {
+        let error = denied.unwrap_err();
+        assert!(matches!(error, Error::Denied { .. }), "{error}");
+        assert!(error.to_string().contains("ExpiredToken"), "{error}");
+    }
+    let waits = tokio::spawn({
+        let profile = profile.clone();
+        async move { (profile.read_head("log/1", 10).await, profile.create("log/4", "x".into()).await) }
+    });
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(!waits.is_finished(), "expired and answered");
+    renew("NEW");
+    let (read, created) = waits.await.unwrap();
+    assert!(read.unwrap().is_some());
+    assert_eq!(created.unwrap(), Created::Done);
+    // Rule 10: not for ever.
+    lab.clear_faults();
+    lab.add_fault(Rule::new(Fault::ExpiredToken));
+    let limits = RetryPolicy { total_limit: Duration::from_secs(1), ..RetryPolicy::default() };
+    let error = profile.with_retry(limits).create("log/5", "x".into()).await.unwrap_err();
+    assert!(matches!(error, Error::Denied { .. }) && error.to_string().contains("gave up"), "{error}");
 }
 
 /// Rule 10: what a store asks for is followed for a quarter of the total limit at most.
