@@ -43,6 +43,13 @@ pub(crate) fn run(args: &Mutants) -> Result<()> {
     let chosen = |mutant: &&Mutant| {
         args.names.is_empty() || args.names.iter().any(|name| mutant.name.contains(name.as_str()))
     };
+    if !args.tests_only {
+        place.copy_tree()?;
+        // Otherwise a seed that fails anyhow would be said to notice every one of them.
+        if let Some(seed) = place.first_failing_seed(args.seeds)? {
+            bail!("seed {seed} fails without any mutant: mend that first");
+        }
+    }
     println!("| rule | broken on purpose | seed that notices | test that notices |\n|---|---|---|---|");
     let (mut caught, mut survived) = (0, 0);
     for mutant in MUTANTS.iter().filter(chosen) {
