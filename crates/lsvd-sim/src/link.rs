@@ -297,7 +297,7 @@ impl Link {
         if lock(&self.0.weather).damaged == 0 {
             return Bytes::new();
         }
-        if salt % 2 == 0 {
+        if salt.is_multiple_of(2) {
             let block = 4096 * usize::try_from(salt >> 32).expect("32 bits fit");
             let other = (start + block) % stored.bytes.len().max(1);
             return stored.bytes.slice(other..);
