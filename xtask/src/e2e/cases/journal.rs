@@ -1,7 +1,8 @@
 //! The local journal when it is gone, old, another's, in use or out of room (rules 1 and 10).
 //!
 //! Each refusal is exit code 9 with words that say what to do, before anybody is fenced. What only a lost journal held may be
-//! gone; what is left is a prefix all the same. Knows no journal's inside.
+//! gone; what is left is a prefix all the same. Knows no journal's inside. Who is refused does not depend on the store, so that is
+//! shown on the quickest.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,11 +20,16 @@ use crate::shell;
 
 pub(super) const CASES: &[Entry] = &[
     ("journal-lost", "refused without its journal; given up for lost, a prefix (rule 1)", Needs::Store, lost),
-    ("journal-copies", "an old copy and another volume's journal are refused (rule 1)", Needs::Store, copies),
+    (
+        "journal-copies",
+        "an old copy and another volume's journal are refused (rule 1)",
+        Needs::Directory,
+        copies,
+    ),
     (
         "journal-in-use",
         "a second daemon is refused, or takes over by giving the journal up (rules 1, 9)",
-        Needs::Store,
+        Needs::Directory,
         in_use,
     ),
     ("journal-full", "a full journal makes flushes wait for the store (rules 1, 10)", Needs::Store, full),
