@@ -9,6 +9,7 @@ mod crash;
 mod e2e;
 mod mutants;
 mod numbers;
+mod outage;
 mod promises;
 mod setup;
 mod shell;
@@ -41,6 +42,8 @@ enum Command {
     Mutants(mutants::Mutants),
     /// Speed beside `nbdkit memory`, as a table for docs/performance.md
     Bench(bench::Bench),
+    /// A store that goes away for minutes under load, as a plot for docs/performance.md
+    Outage(outage::Outage),
     /// Which test shows which rule, as the table of docs/testing.md
     Promises(promises::Promises),
     /// Install what the end-to-end tests need and this machine lacks
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::E2e(args) => e2e::run(&args),
         Command::Mutants(args) => mutants::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Outage(args) => outage::run(&args),
         Command::Promises(args) => promises::run(&args),
         Command::Setup(args) => setup::run(&args),
     };

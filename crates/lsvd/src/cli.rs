@@ -196,6 +196,10 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) journal: Journal,
 
+    /// Log what each volume holds and has done, this often [default: never]: docs/json.md has the fields
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) stats_interval: Option<Duration>,
+
     /// Ceilings.
     #[command(flatten)]
     pub(crate) limits: Limits,

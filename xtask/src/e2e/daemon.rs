@@ -3,7 +3,7 @@
 //! Invariant: a daemon ends with the value that stands for it; a case that fails leaves none behind.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -122,6 +122,19 @@ impl Daemon {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
+    /// The last `bytes_max` bytes of what it logged.
+    pub(crate) fn log_end(&self, bytes_max: u64) -> String {
+        let read = || -> std::io::Result<Vec<u8>> {
+            let mut file = File::open(&self.log)?;
+            let log_bytes = file.metadata()?.len();
+            file.seek(SeekFrom::Start(log_bytes.saturating_sub(bytes_max)))?;
+            let mut bytes = Vec::new();
+            file.take(bytes_max).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+    }
+
     /// Whether it still runs.
     pub(crate) fn runs(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
@@ -129,8 +142,17 @@ impl Daemon {
 
     /// The most memory that it had at once, in bytes.
     pub(crate) fn memory_bytes_max(&self) -> Option<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// The memory that it has now, in bytes.
+    pub(crate) fn memory_bytes(&self) -> Option<u64> {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, field: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
         line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
     }
 

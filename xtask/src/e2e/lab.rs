@@ -15,13 +15,18 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// The controls of a lab store.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Lab {
+pub(crate) struct Lab {
     address: SocketAddr,
 }
 
 impl Lab {
-    pub(super) fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr) -> Self {
         Self { address }
+    }
+
+    /// Where it listens.
+    pub(super) fn port(&self) -> u16 {
+        self.address.port()
     }
 
     fn ask(&self, method: &str, path: &str, body: &str) -> Result<String> {
@@ -43,12 +48,12 @@ impl Lab {
     }
 
     /// Adds rules by which it misbehaves.
-    pub(super) fn misbehave(&self, rules: &Value) -> Result<()> {
+    pub(crate) fn misbehave(&self, rules: &Value) -> Result<()> {
         self.ask("POST", "faults", &rules.to_string()).map(|_| ())
     }
 
     /// Removes all rules.
-    pub(super) fn behave(&self) -> Result<()> {
+    pub(crate) fn behave(&self) -> Result<()> {
         self.ask("DELETE", "faults", "").map(|_| ())
     }
 
@@ -60,7 +65,7 @@ impl Lab {
     }
 
     /// Sets latency and bandwidth.
-    pub(super) fn set_line(&self, line: &Value) -> Result<()> {
+    pub(crate) fn set_line(&self, line: &Value) -> Result<()> {
         self.ask("POST", "line", &line.to_string()).map(|_| ())
     }
 
@@ -68,6 +73,12 @@ impl Lab {
     pub(super) fn outcomes(&self, verb: &str, outcome: &str) -> Result<u64> {
         let stats: Value = serde_json::from_str(&self.ask("GET", "stats", "")?)?;
         Ok(stats["verbs"][verb]["outcomes"][outcome].as_u64().unwrap_or(0))
+    }
+
+    /// How many requests it has at this moment.
+    pub(crate) fn in_flight(&self) -> Result<u64> {
+        let stats: Value = serde_json::from_str(&self.ask("GET", "stats", "")?)?;
+        stats["in_flight"].as_u64().context("the counters say how many requests are in flight")
     }
 
     /// Near, well-behaved and empty, as it began.

@@ -26,6 +26,7 @@ use rustix::process::geteuid;
 use crate::{setup, shell};
 
 pub(crate) use daemon::{Daemon, Serve};
+pub(crate) use lab::Lab;
 pub(crate) use store::StoreKind;
 
 /// The whole run: a run that takes longer has hung somewhere.
@@ -171,7 +172,7 @@ pub(crate) fn build_lsvd(release: bool) -> Result<PathBuf> {
 }
 
 /// Builds the program of the package of its name.
-fn build(name: &str, release: bool) -> Result<PathBuf> {
+pub(crate) fn build(name: &str, release: bool) -> Result<PathBuf> {
     let mut command = shell::cargo();
     command.args(["build", "--quiet", "--locked", "--package", name, "--bin", name]);
     if release {

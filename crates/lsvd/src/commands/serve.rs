@@ -6,6 +6,7 @@
 
 mod listen;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use lsvd_nbd::{Limits, Listener, Server};
 use lsvd_volume::{CreateOptions, Error, JournalOptions, OpenOptions, Volume};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use crate::cli::{Flush, Serve};
 use crate::exit::{self, Exit, Usage};
@@ -85,7 +87,38 @@ pub(crate) async fn run(arguments: Serve) -> anyhow::Result<Exit> {
             return Ok(Exit::Done);
         }
     };
-    serve(&volumes, listeners, &mut signals, arguments.shutdown_timeout).await
+    tokio::select! {
+        exit = serve(&volumes, listeners, &mut signals, arguments.shutdown_timeout) => exit,
+        never = log_stats(&volumes, arguments.stats_interval) => match never {},
+    }
+}
+
+/// Says what each volume holds and has done, each `interval`; without one, nothing.
+async fn log_stats(volumes: &[Served], interval: Option<Duration>) -> Infallible {
+    let Some(interval) = interval else { return std::future::pending().await };
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        for Served { name, volume } in volumes {
+            let stats = volume.stats();
+            tracing::info!(
+                volume = name,
+                buffered_bytes = stats.buffered_bytes,
+                buffered_ms = u64::try_from(stats.buffered_for.as_millis()).unwrap_or(u64::MAX),
+                uploads_in_flight = stats.uploads_in_flight,
+                objects_written = stats.objects_written,
+                bytes_written = stats.bytes_written,
+                fetches = stats.fetches,
+                bytes_fetched = stats.bytes_fetched,
+                cache_hits = stats.cache_hits,
+                corrupt_reads = stats.corrupt_reads,
+                map_extents = stats.map_extents,
+                durable_number = stats.durable_number,
+                "stats"
+            );
+        }
+    }
 }
 
 /// Says from time to time that opening still waits: a store that is away is no reason for silence.

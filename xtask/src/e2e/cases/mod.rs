@@ -9,6 +9,7 @@ mod database;
 mod input;
 mod journal;
 mod lab;
+mod lab_outages;
 mod powercut;
 mod recovery;
 mod store_faults;
@@ -31,6 +32,7 @@ pub(super) fn all() -> Vec<Case> {
         damage::CASES,
         store_faults::CASES,
         lab::CASES,
+        lab_outages::CASES,
         powercut::CASES,
     ]
     .into_iter()
