@@ -246,16 +246,20 @@ impl<F: Files> Journal<F> {
     /// # Errors
     /// The disk's.
     pub fn begin_anew(mut self, new: JournalId) -> Result<Self, JournalError> {
-        remove(&mut self.files, &self.segments)?;
+        remove(&mut self.files)?;
         Self::open(self.files, self.volume, new)
     }
 }
 
 /// Removes a journal. What says that records are missing goes first and what says whose they are last, so that a crash in
 /// between leaves a journal.
-fn remove<F: Files>(files: &mut F, segments: &[u64]) -> Result<(), JournalError> {
+fn remove<F: Files>(files: &mut F) -> Result<(), JournalError> {
     let names = files.names().map_err(failed("list", "."))?;
-    let segments = segments.iter().map(|first| segment_name(*first));
+    // All that are there: one that could not be removed when it was released is nobody's otherwise, and without the identity
+    // nobody could use the directory.
+    let mut segments: Vec<u64> = names.iter().filter_map(|name| parse_segment(name)).collect();
+    segments.sort_unstable();
+    let segments = segments.into_iter().map(segment_name);
     let last = [OPENING.to_owned(), IDENTITY.to_owned()];
     for name in [SYNCED.to_owned()].into_iter().chain(segments).chain(last) {
         if names.contains(&name) {

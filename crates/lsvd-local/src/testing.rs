@@ -63,6 +63,8 @@ pub struct Ssd {
     pub capacity: usize,
     /// Syncs say that they failed.
     pub sync_fails: bool,
+    /// Files can not be removed.
+    pub removes_fail: bool,
     /// Syncs say that they were done, and do nothing: a disk that no journal can live on.
     pub sync_lies: bool,
 }
@@ -84,6 +86,7 @@ impl Ssd {
             operations_left: u64::MAX,
             capacity: usize::MAX,
             sync_fails: false,
+            removes_fail: false,
             sync_lies: false,
         }
     }
@@ -268,6 +271,9 @@ impl Files for Ssd {
     fn remove(&mut self, name: &str) -> io::Result<()> {
         self.step()?;
         self.at(name)?;
+        if self.removes_fail {
+            return Err(io::Error::other("the disk failed"));
+        }
         self.names.remove(name);
         Ok(())
     }

@@ -351,3 +351,21 @@ fn a_real_directory_holds_a_journal() {
     let left = std::fs::read_dir(&path).unwrap().count();
     assert!(left <= 4, "identity, lock, synced and at most one segment: {left}");
 }
+
+/// A segment that could not be removed when it was released is removed with the journal: left behind alone, it would make
+/// the directory of no use to anybody. (The simulator's seed 117932.)
+#[test]
+fn a_segment_that_could_not_be_removed_goes_with_the_journal() {
+    let mut ssd = Ssd::new();
+    let (mut writer, _) = open(&mut ssd, 0, LIMITS).unwrap();
+    for record in 1..=12 {
+        write(&mut writer, record, 0).unwrap();
+    }
+    writer.sync().unwrap();
+    writer.files_mut().removes_fail = true;
+    writer.release(12).expect_err("it says so");
+    writer.files_mut().removes_fail = false;
+    writer.finish().unwrap();
+    assert_eq!(ssd.names().unwrap(), Vec::<String>::new());
+    open(ssd, 0, LIMITS).expect("the directory is free for another journal");
+}

@@ -304,8 +304,7 @@ impl<F: Files> JournalWriter<F> {
     /// # Errors
     /// The disk's; what is left is then found by the next opening, which needs none of it.
     pub fn finish(mut self) -> Result<(), JournalError> {
-        let segments: Vec<u64> = self.segments.iter().map(|(first, _)| *first).collect();
-        remove(&mut self.files, &segments)
+        remove(&mut self.files)
     }
 
     fn check(&self) -> Result<(), JournalError> {
