@@ -523,9 +523,9 @@ async fn a_journal_that_was_named_while_one_waited_for_it_is_accepted() {
     let (first, second) = tokio::join!(open(&world, &disk), async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(newest(&world).journal, None);
-        let (bucket, options) = (world.bucket.clone(), on(&world, &disk));
-        tokio::spawn(Volume::open(bucket, options))
+        Some(tokio::spawn(Volume::open(world.bucket.clone(), on(&world, &disk))))
     });
+    let second = second.expect("it was begun");
     write_block(&first, 0, 7).await.unwrap();
     assert!(!second.is_finished());
     crash(&world, first).await;
