@@ -181,6 +181,10 @@ async fn serves_again(scene: &Arc<Scene>, process: &Process) {
     let Some(volume) = process.volume() else { return };
     let mut last = None;
     for _ in 0..4 {
+        // Somebody who was to die early may do so late.
+        if process.phase() == Phase::Ended {
+            return;
+        }
         match timeout(scene.patience(), volume.flush()).await {
             Ok(Ok(()) | Err(Error::Fenced { .. } | Error::Closed { .. })) => return,
             // It ended when its disk failed, and stays ended.
