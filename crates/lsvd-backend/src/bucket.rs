@@ -338,6 +338,20 @@ impl Bucket {
         Ok(())
     }
 
+    /// The names below `folder` in the order in which the store gives them, in one attempt.
+    pub(crate) async fn list_as_answered(&self, folder: &str) -> Result<Vec<String>, Error> {
+        let (path, mut attempts) = self.begin(Verb::List, folder)?;
+        let mut found = Vec::new();
+        match self.list_on(&path, None, &mut attempts, &mut found).await {
+            Ok(()) => Ok(found.iter().filter_map(|meta| self.name_of(&meta.location)).collect()),
+            Err(Answer::Failed(failure)) => Err(failure.into_error(self.site(Verb::List, folder))),
+            Err(_) => {
+                let failure = unexpected("said 'not found' or 'exists' to a LIST");
+                Err(failure.into_error(self.site(Verb::List, folder)))
+            }
+        }
+    }
+
     fn listed(&self, meta: ObjectMeta, after: Option<&Path>) -> Option<Listed> {
         // Some stores ignore start-after, and Azure's includes its own name.
         if after.is_some_and(|after| meta.location.as_ref() <= after.as_ref()) {

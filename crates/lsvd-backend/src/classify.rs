@@ -234,8 +234,8 @@ impl Reply {
     }
 
     fn new(status: u16, body: &str) -> Reply {
-        let code = element(body, "Code").or_else(|| element(body, "code")).unwrap_or_default();
-        let message = element(body, "Message").unwrap_or(body);
+        let code = scrub::element(body, "Code").or_else(|| scrub::element(body, "code")).unwrap_or_default();
+        let message = scrub::element(body, "Message").unwrap_or(body);
         let message = if message.contains("<html") || message.contains("<HTML") { "" } else { message };
         Reply { status, code: scrub::words(code), message: scrub::words(message) }
     }
@@ -302,12 +302,6 @@ impl std::fmt::Display for Reply {
         }
         if self.message.is_empty() { Ok(()) } else { write!(f, " ({})", self.message.trim_end_matches('.')) }
     }
-}
-
-/// The text of the first XML element of that name. Servers' errors are flat, so this is all the XML there is to read.
-fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
-    let (_, rest) = body.split_once(&format!("<{name}>"))?;
-    rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
 }
 
 fn find<E: StdError + 'static>(error: &object_store::Error) -> Option<&E> {

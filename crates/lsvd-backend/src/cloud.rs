@@ -3,6 +3,7 @@
 //! Invariant: no request goes anywhere but to the store that was named, to the proxy that the environment names for
 //! it, or to the service that its credentials name; redirects are not followed.
 
+pub(crate) mod ask;
 pub(crate) mod azure;
 pub(crate) mod google;
 mod http;
@@ -76,4 +77,4 @@ fn no_credentials(say: &str) -> Failure {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

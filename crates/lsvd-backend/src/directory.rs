@@ -199,6 +199,64 @@ fn is_staged(name: &str) -> bool {
     name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
+/// An object's file that was never finished.
+#[derive(Clone, Debug)]
+pub(crate) struct Staged {
+    pub(crate) path: PathBuf,
+    pub(crate) file_bytes: u64,
+    pub(crate) age: Duration,
+}
+
+impl Staged {
+    /// Whether whoever wrote it is surely gone.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.age > ABANDONED_AFTER
+    }
+}
+
+/// The unfinished files below a directory, by name.
+pub(crate) fn staged(root: &FsPath) -> Result<Vec<Staged>, DirectoryError> {
+    let mut found = Vec::new();
+    let mut pending = vec![root.to_owned()];
+    while let Some(folder) = pending.pop() {
+        for entry in fs::read_dir(&folder).map_err(at("list", &folder))? {
+            let entry = entry.map_err(at("list", &folder))?;
+            // What has gone since is not there any more.
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                pending.push(entry.path());
+            } else if entry.file_name().to_str().is_some_and(is_staged) {
+                let age = metadata.modified().ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
+                found.push(Staged { path: entry.path(), file_bytes: metadata.len(), age });
+            }
+        }
+    }
+    found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+/// Removes the folders in `folder` that hold nothing, itself too, and those above it as far as `root`.
+pub(crate) fn remove_empty_folders(root: &FsPath, folder: &FsPath) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for below in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_empty_below(&below.path());
+    }
+    for folder in folder.ancestors().take_while(|folder| *folder != root && folder.starts_with(root)) {
+        // One that is not empty stays, and so does what is above it.
+        if fs::remove_dir(folder).is_err() {
+            return;
+        }
+    }
+}
+
+fn remove_empty_below(folder: &FsPath) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for below in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_empty_below(&below.path());
+    }
+    let _ = fs::remove_dir(folder);
+}
+
 /// Removes what writers that were killed have left of objects. If one of them still lives, its PUT fails and is made
 /// again.
 fn remove_abandoned(folder: &FsPath) {

@@ -22,6 +22,7 @@ mod bucket;
 mod classify;
 mod cloud;
 mod directory;
+pub mod doctor;
 mod environment;
 mod error;
 mod open;

@@ -72,7 +72,8 @@ impl Bucket {
     /// The store did not answer, or refused: nothing was found out. A store that answers wrongly is no error but a
     /// report that says so.
     pub async fn probe(&self, folder: &str, nonce: &str) -> Result<ProbeReport, Error> {
-        let probe = Probe { bucket: self, base: format!("{}/{nonce}", folder.trim_matches('/')) };
+        let base = format!("{}/{nonce}", folder.trim_matches('/'));
+        let probe = Probe { bucket: self, base, racers: RACERS, races: RACES };
         let result = probe.run().await;
         probe.clean_up().await;
         result
@@ -100,14 +101,25 @@ impl Bucket {
     }
 }
 
-struct Probe<'a> {
-    bucket: &'a Bucket,
-    base: String,
+/// The questions themselves, each to be asked apart by who wants to know more than a volume has to.
+pub(crate) struct Probe<'a> {
+    pub(crate) bucket: &'a Bucket,
+    /// Folder of the objects of this probe alone.
+    pub(crate) base: String,
+    pub(crate) racers: usize,
+    pub(crate) races: usize,
 }
 
 impl Probe<'_> {
     fn plain(&self) -> String {
         format!("{}/a", self.base)
+    }
+
+    /// All names that it may create.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let races = (0..self.races).map(|race| self.race(race));
+        let others = (0..DELETE_TRIES).map(|nth| self.other(nth));
+        races.chain([self.plain(), format!("{}/b", self.base)]).chain(others).collect()
     }
 
     fn race(&self, race: usize) -> String {
@@ -142,7 +154,8 @@ impl Probe<'_> {
     }
 
     async fn read_once(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.bucket.read_head(name, 4096).await?.map(|head| head.bytes.to_vec()))
+        // Whole and without a range, which not every store holds to.
+        Ok(self.bucket.read_head(name, u64::MAX).await?.map(|head| head.bytes.to_vec()))
     }
 
     /// Whether a ranged GET gives what is expected; a damaged answer is asked for again.
@@ -170,7 +183,7 @@ impl Probe<'_> {
         self.stored(name).await
     }
 
-    async fn create_only(&self, report: &mut ProbeReport) -> Result<bool, Error> {
+    pub(crate) async fn create_only(&self, report: &mut ProbeReport) -> Result<bool, Error> {
         let name = self.plain();
         let stored = self.place(&name, b"the first bytes").await?;
         if !report.find(stored.as_deref() == Some(b"the first bytes"), || {
@@ -187,19 +200,19 @@ impl Probe<'_> {
         }))
     }
 
-    async fn races(&self, report: &mut ProbeReport) -> Result<bool, Error> {
-        for race in 0..RACES {
+    pub(crate) async fn races(&self, report: &mut ProbeReport) -> Result<bool, Error> {
+        for race in 0..self.races {
             let name = self.race(race);
             let mut tries = 1;
             let (winners, stored) = loop {
-                let creators = (0..RACERS).map(|racer| {
+                let creators = (0..self.racers).map(|racer| {
                     let name = &name;
                     async move { self.bucket.create(name, racer_bytes(racer).into()).await }
                 });
                 let outcomes: Vec<Created> =
                     join_all(creators).await.into_iter().collect::<Result<_, _>>()?;
                 let winners: Vec<usize> =
-                    (0..RACERS).filter(|&racer| outcomes[racer] == Created::Done).collect();
+                    (0..self.racers).filter(|&racer| outcomes[racer] == Created::Done).collect();
                 let stored = self.stored(&name).await?;
                 // Everybody was told of a conflict and nobody created it: no race was run.
                 if !winners.is_empty() || stored.is_some() || tries == CONFLICT_TRIES {
@@ -210,12 +223,14 @@ impl Probe<'_> {
             let holds = match winners[..] {
                 [winner] => stored == Some(racer_bytes(winner)),
                 // The winner's answer was lost and its retry found the object: any racer's bytes will do.
-                [] => (0..RACERS).any(|racer| stored == Some(racer_bytes(racer))),
+                [] => (0..self.racers).any(|racer| stored == Some(racer_bytes(racer))),
                 _ => false,
             };
             if !report.find(holds, || match winners.len() {
                 0 | 1 => "after a race of creators another's bytes are stored than the winner's".to_owned(),
-                n => format!("{n} of {RACERS} creators of one name at once were all told that they won"),
+                n => {
+                    format!("{n} of {} creators of one name at once were all told that they won", self.racers)
+                }
             }) {
                 return Ok(false);
             }
@@ -223,7 +238,7 @@ impl Probe<'_> {
         Ok(true)
     }
 
-    async fn range_reads(&self, report: &mut ProbeReport) -> Result<bool, Error> {
+    pub(crate) async fn range_reads(&self, report: &mut ProbeReport) -> Result<bool, Error> {
         // Compared with what is there: on a store that overwrites that is the second object, which is no matter of reads.
         let whole = self.stored(&self.plain()).await?;
         let expected = whole.as_deref().and_then(|whole| whole.get(1..5));
@@ -233,7 +248,7 @@ impl Probe<'_> {
         Ok(report.find(missing, || "an object that never was is found".to_owned()) && exact)
     }
 
-    async fn lists(&self, report: &mut ProbeReport) -> Result<bool, Error> {
+    pub(crate) async fn lists(&self, report: &mut ProbeReport) -> Result<bool, Error> {
         let names =
             |listed: Vec<crate::bucket::Listed>| listed.into_iter().map(|l| l.name).collect::<Vec<_>>();
         let second = format!("{}/b", self.base);
@@ -268,9 +283,7 @@ impl Probe<'_> {
 
     /// What stays behind does no harm: it is no part of any volume.
     async fn clean_up(&self) {
-        let mut names: Vec<String> = (0..RACES).map(|race| self.race(race)).collect();
-        names.extend([self.plain(), format!("{}/b", self.base)]);
-        names.extend((0..DELETE_TRIES).map(|nth| self.other(nth)));
+        let names = self.names();
         let removed = join_all(names.iter().map(|name| self.bucket.delete(name))).await;
         if let Some(error) = removed.into_iter().find_map(Result::err) {
             tracing::debug!(%error, verb = %Verb::Delete, folder = %self.base, "the probe left something behind");

@@ -49,6 +49,12 @@ fn query_begins(text: &str) -> bool {
     word.contains('/') || word == "?"
 }
 
+/// The text of the first XML element of that name. Servers' errors are flat, so this is all the XML there is to read.
+pub(crate) fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = body.split_once(&format!("<{name}>"))?;
+    rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
+}
+
 /// The text with every piece of these secrets, of six characters or more, replaced by `***`.
 pub(crate) fn without(text: &str, secrets: &[String]) -> String {
     let chars: Vec<char> = text.chars().collect();

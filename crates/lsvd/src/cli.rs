@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Say what a volume is, writing nothing
     Info(Info),
+    /// Examine a store: what it promises, what it permits, how fast it is, what its settings would do to a volume
+    Doctor(Doctor),
     /// Create, serve, write, kill, recover and verify a volume in a temporary directory
     Demo(Demo),
     /// Print the licences of everything in this program
@@ -305,6 +307,26 @@ pub(crate) struct Info {
     /// Say what only the local journal in this directory holds: the one that `serve --journal` has
     #[arg(long, value_name = "DIR")]
     pub(crate) journal: Option<PathBuf>,
+
+    /// Print JSON: docs/json.md has the fields
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// How long the store may be away.
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+
+    /// How the store is reached.
+    #[command(flatten)]
+    pub(crate) store: Store,
+}
+
+/// `lsvd doctor`
+#[derive(Args, Debug)]
+pub(crate) struct Doctor {
+    /// A volume, or where one is to be; its objects are not touched. Some 150 MB are sent, stored and fetched, and
+    /// removed again
+    pub(crate) url: String,
 
     /// Print JSON: docs/json.md has the fields
     #[arg(long)]

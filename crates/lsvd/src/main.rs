@@ -45,6 +45,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Serve(arguments) => on_runtime(commands::serve::run(arguments)),
         Command::Ls(arguments) => on_runtime(commands::ls::run(arguments)),
         Command::Info(arguments) => on_runtime(commands::info::run(arguments)),
+        Command::Doctor(arguments) => on_runtime(commands::doctor::run(arguments)),
         Command::Demo(arguments) => on_runtime(demo::run(arguments)),
         Command::Licenses => commands::manual::licenses(),
         Command::Completions(arguments) => commands::manual::completions(&arguments),

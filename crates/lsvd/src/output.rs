@@ -4,8 +4,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
 /// Prints a value as JSON, indented, with a line end.
@@ -29,19 +29,25 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// Whether stdout is a terminal, where somebody reads.
+pub(crate) fn is_for_people() -> bool {
+    io::stdout().is_terminal()
+}
+
 /// Prints rows under their heads.
 ///
 /// # Errors
 /// If stdout can not be written.
 pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
-    let for_people = io::stdout().is_terminal();
-    line(&table_text(heads, rows, for_people))
+    line(&table_text(heads, rows, is_for_people()))
 }
 
 /// The rows as text, without the last line end.
 pub(crate) fn table_text(heads: &[&str], rows: &[Vec<String>], for_people: bool) -> String {
     if for_people {
         let mut table = Table::new();
+        // Long words are broken where the terminal ends, not where it happens to.
+        table.set_content_arrangement(ContentArrangement::Dynamic);
         table.load_style(UTF8_FULL_CONDENSED).set_header(heads.iter().copied());
         table.add_rows(rows.iter().map(|row| row.iter()));
         return table.to_string();

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use lsvd_backend::doctor::Examination;
 use lsvd_backend::{Bucket, BucketUrl, RetryPolicy, StoreOptions};
 
 use crate::cli;
@@ -58,6 +59,25 @@ pub(crate) fn prefix(
     let bucket =
         Bucket::open(&url, &options(store, false)).with_context(|| format!("cannot list '{url}'"))?;
     Ok((url, bucket.with_retry(retry(patience))))
+}
+
+/// Prepares to examine the store that `url` names, and opens it beside, to look at a volume that may be there.
+///
+/// # Errors
+/// As for [`volume`].
+pub(crate) fn examination(
+    url: &str,
+    store: &cli::Store,
+    patience: Duration,
+) -> anyhow::Result<(BucketUrl, Bucket, Examination)> {
+    let url = parse(url)?;
+    let (options, retry) = (options(store, false), retry(patience));
+    let open = || -> Result<_, lsvd_backend::Error> {
+        let bucket = Bucket::open(&url, &options)?.with_retry(retry);
+        Ok((bucket, Examination::open(&url, &options, retry, lsvd_volume::PROBE_FOLDER)?))
+    };
+    let (bucket, examination) = open().with_context(|| format!("cannot examine '{url}'"))?;
+    Ok((url, bucket, examination))
 }
 
 fn parse(url: &str) -> anyhow::Result<BucketUrl> {

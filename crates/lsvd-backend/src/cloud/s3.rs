@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use object_store::ObjectStore;
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use url::Url;
 
 use super::http::Connector;
@@ -54,9 +54,27 @@ pub(super) struct Settings {
 
 /// The store, and whether its credentials can be renewed while the process runs.
 pub(crate) fn open(url: &BucketUrl, options: &StoreOptions) -> Result<(Arc<dyn ObjectStore>, bool), Failure> {
+    let (store, settings) = build(url, options)?;
+    let renewable = !matches!(settings.credentials, Credentials::Unsigned | Credentials::Static(_));
+    Ok((Arc::new(store), renewable))
+}
+
+impl Settings {
+    /// Where requests for the bucket itself go, without a slash at the end.
+    pub(super) fn bucket_url(&self, bucket: &str) -> String {
+        let region = &self.region;
+        match (&self.endpoint, self.virtual_hosted) {
+            (Some(endpoint), true) => endpoint.as_str().trim_end_matches('/').to_owned(),
+            (Some(endpoint), false) => format!("{}/{bucket}", endpoint.as_str().trim_end_matches('/')),
+            (None, true) => format!("https://{bucket}.s3.{region}.amazonaws.com"),
+            (None, false) => format!("https://s3.{region}.amazonaws.com/{bucket}"),
+        }
+    }
+}
+
+pub(super) fn build(url: &BucketUrl, options: &StoreOptions) -> Result<(AmazonS3, Settings), Failure> {
     let environment = &options.environment;
     let settings = settings(url.bucket(), options)?;
-    let renewable = !matches!(settings.credentials, Credentials::Unsigned | Credentials::Static(_));
     let mut builder = AmazonS3Builder::new()
         .with_client_options(client_options(settings.allow_http))
         .with_http_connector(Connector::new(environment))
@@ -90,7 +108,7 @@ pub(crate) fn open(url: &BucketUrl, options: &StoreOptions) -> Result<(Arc<dyn O
         Credentials::Instance => builder,
     };
     match builder.build() {
-        Ok(store) => Ok((Arc::new(store), renewable)),
+        Ok(store) => Ok((store, settings)),
         Err(error) => Err(refused(&error, environment, &secrets)),
     }
 }

@@ -19,11 +19,11 @@ fn options(pairs: &[(&str, &str)]) -> StoreOptions {
     StoreOptions { environment: Environment::from_pairs(pairs.iter().copied()), ..StoreOptions::default() }
 }
 
-fn with_keys(more: &[(&str, &str)]) -> StoreOptions {
+pub(crate) fn with_keys(more: &[(&str, &str)]) -> StoreOptions {
     options(&[&KEYS[..], more].concat())
 }
 
-fn url(text: &str) -> BucketUrl {
+pub(crate) fn url(text: &str) -> BucketUrl {
     text.parse().unwrap()
 }
 
@@ -32,7 +32,7 @@ fn open_error(text: &str, options: &StoreOptions) -> Error {
 }
 
 /// A server that gives its answers in order, the last one for ever, and keeps what it was asked.
-fn canned(answers: &[&str]) -> (String, Arc<Mutex<Vec<String>>>) {
+pub(crate) fn canned(answers: &[&str]) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let asked = Arc::new(Mutex::new(Vec::new()));
@@ -72,7 +72,7 @@ fn bucket_at(endpoint: &str) -> Bucket {
     Bucket::open(&url("s3://bucket/db1"), &options).unwrap().with_retry(soon)
 }
 
-fn told(status: &str, code: &str) -> String {
+pub(crate) fn told(status: &str, code: &str) -> String {
     format!(
         "{status}\nContent-Type: application/xml\n\n<Error><Code>{code}</Code><Message>why</Message></Error>"
     )

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod doctor;
 mod faults;
 mod line;
 mod protocol;
@@ -19,7 +20,11 @@ pub(crate) async fn lab() -> LabStore {
 
 /// lsvd's own client, signing with keys that the lab store does not look at.
 pub(crate) fn bucket(lab: &LabStore, name: &str) -> Bucket {
-    let options = StoreOptions {
+    Bucket::open(&format!("s3://lab/{name}").parse().unwrap(), &options(lab)).unwrap()
+}
+
+pub(crate) fn options(lab: &LabStore) -> StoreOptions {
+    StoreOptions {
         endpoint: Some(lab.endpoint()),
         allow_http: true,
         environment: Environment::from_pairs([
@@ -27,8 +32,7 @@ pub(crate) fn bucket(lab: &LabStore, name: &str) -> Bucket {
             ("AWS_SECRET_ACCESS_KEY", "lab"),
         ]),
         ..StoreOptions::default()
-    };
-    Bucket::open(&format!("s3://lab/{name}").parse().unwrap(), &options).unwrap()
+    }
 }
 
 /// The same, that gives up after its first attempt or half a second.

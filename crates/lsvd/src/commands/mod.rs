@@ -3,6 +3,7 @@
 //! Each knows the libraries that it composes and none of the other commands.
 
 pub(crate) mod create;
+pub(crate) mod doctor;
 pub(crate) mod info;
 pub(crate) mod ls;
 pub(crate) mod manual;

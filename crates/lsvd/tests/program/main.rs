@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod demo;
+mod doctor;
 mod journal;
 mod json;
 mod licenses;
