@@ -205,9 +205,12 @@ fn encoded(query: &[(&str, &str)]) -> String {
         };
         text.bytes().map(byte).collect()
     };
-    let pairs: Vec<String> =
-        query.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
-    pairs.join("&")
+    let pair = |&(name, value): &(&str, &str)| match value {
+        // Without the sign, as every other client has it: there are servers that look for just that.
+        "" => encode(name),
+        value => format!("{}={}", encode(name), encode(value)),
+    };
+    query.iter().map(pair).collect::<Vec<_>>().join("&")
 }
 
 /// The region that a refusal names: AWS and MinIO as an element, some only in their sentence.
@@ -295,7 +298,7 @@ mod tests {
     fn queries_are_encoded_as_they_are_signed() {
         assert_eq!(
             encoded(&[("versioning", ""), ("prefix", "a b/c+é")]),
-            "versioning=&prefix=a%20b%2Fc%2B%C3%A9"
+            "versioning&prefix=a%20b%2Fc%2B%C3%A9"
         );
     }
 }

@@ -333,6 +333,11 @@ impl Examination {
                     "the store's own health, or the network between",
                 );
             }
+            Err(error) if error.detail().contains("Object Lock") => {
+                let advice = "a bucket that holds new objects wants checksums with them: use one without a default retention \
+                              (see object-lock); AWS_CHECKSUM_ALGORITHM=sha256 may do where that can not be";
+                self.tell(check, Verdict::Fault, error.detail(), advice);
+            }
             Err(error) => {
                 self.tell(
                     check,

@@ -85,6 +85,18 @@ async fn refused_credentials_are_told_from_missing_rights() {
     check(&report, Check::ObjectLock, Verdict::Unknown, "403", "s3:GetBucketObjectLockConfiguration");
 }
 
+/// What a bucket with a default retention wants of a PUT is told by name.
+#[tokio::test]
+async fn a_bucket_that_holds_objects_wants_checksums() {
+    let listing = "200 OK\n\n<ListBucketResult></ListBucketResult>";
+    let refused = "400 Bad Request\n\n<Error><Code>InvalidRequest</Code><Message>Content-MD5 OR x-amz-checksum- HTTP header \
+                   is required for Put Object requests with Object Lock parameters</Message></Error>";
+    let refused_secret = told("403 Forbidden", "SignatureDoesNotMatch");
+    let report = at(&canned(&[listing, listing, &refused_secret, refused]).0).run().await;
+    check(&report, Check::Signatures, Verdict::Good, "refused", "");
+    check(&report, Check::MayCreate, Verdict::Fault, "Object Lock", "AWS_CHECKSUM_ALGORITHM=sha256");
+}
+
 #[tokio::test]
 async fn a_missing_bucket_is_that_and_a_web_server_is_no_store() {
     let report = at(&canned(&[&told("404 Not Found", "NoSuchBucket")]).0).run().await;
@@ -131,6 +143,10 @@ async fn settings_that_a_store_does_not_know_were_not_asked() {
     let examination = at(&canned(&[&told("404 Not Found", "NoSuchLifecycleConfiguration")]).0);
     examination.settings().await;
     check(&examination.report(None, Vec::new()), Check::Lifecycle, Verdict::Good, "none", "");
+    // Another name of the root, as moto has it.
+    let examination = at(&canned(&["200 OK\n\n<GetBucketVersioningResponse/>"]).0);
+    examination.settings().await;
+    check(&examination.report(None, Vec::new()), Check::Versioning, Verdict::Good, "off", "");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod clients;
 mod crash;
 mod damage;
 mod database;
+mod doctor;
 mod input;
 mod journal;
 mod lab;
@@ -30,6 +31,7 @@ pub(super) fn all() -> Vec<Case> {
         journal::CASES,
         input::CASES,
         damage::CASES,
+        doctor::CASES,
         store_faults::CASES,
         lab::CASES,
         lab_outages::CASES,
