@@ -30,15 +30,15 @@ mount -t virtiofs host /host || give_up "cannot mount the host's root"
 mount -t tmpfs -o size=75% none /layer
 mkdir /layer/upper /layer/work
 mount -t overlay -o lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work none /new || give_up "no overlay"
-mkdir -p "/new$out" /new/lib/modules
-mount -o bind "/host$out" "/new$out" || give_up "cannot reach $out"
-mount -o bind "/host$modules" /new/lib/modules || give_up "cannot reach $modules"
 for dir in dev proc sys; do
   mount -o move "/$dir" "/new/$dir"
 done
 mkdir -p /new/dev/shm /new/dev/pts
-for dir in dev/shm run tmp; do
-  mount -t tmpfs none "/new/$dir"
-done
 mount -t devpts none /new/dev/pts
+mount -t tmpfs none /new/dev/shm
+mount -t tmpfs none /new/run
+# Last: they may lie below one of those.
+mkdir -p "/new$out" /new/lib/modules
+mount -o bind "/host$out" "/new$out" || give_up "cannot reach $out"
+mount -o bind "/host$modules" /new/lib/modules || give_up "cannot reach $modules"
 exec switch_root /new /bin/bash "$out/run"

@@ -22,7 +22,7 @@ part() {
   mkdir -p "$dir"
   mount "/dev/mapper/$name" "$dir"
 
-  local far=/tmp/$name
+  local far=/run/far-$name
   local -a serve=(--flush journal --journal "$dir/journal")
   local -a environment=(RUST_BACKTRACE=1)
   case $kind in

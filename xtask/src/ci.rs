@@ -121,7 +121,7 @@ fn lint() -> Result<()> {
     if shell::on_path("shellcheck") {
         let mut command = std::process::Command::new("shellcheck");
         command.current_dir(shell::root()).args([".ci/run", "xtask/setup.sh", "xtask/guest/main.sh"]);
-        command.args(["xtask/guest/init.sh", "xtask/guest/powercut.sh"]);
+        command.args(["xtask/guest/init.sh", "xtask/guest/powercut.sh", "xtask/guest/kernel.sh"]);
         shell::run(&mut command)?;
     } else {
         missing.push("shellcheck");
@@ -138,7 +138,7 @@ fn lint() -> Result<()> {
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .args([
                 "-c",
-                "import ast, glob\nfor f in glob.glob('xtask/scripts/*.py'): ast.parse(open(f).read(), f)",
+                "import ast, glob\nfor f in glob.glob('xtask/*/*.py'): ast.parse(open(f).read(), f)",
             ]),
         Duration::from_secs(60),
     )?;

@@ -45,6 +45,7 @@
 //! | `transmission` | bytes ⇄ requests and replies; the one gate that validates a request | sockets, time, exports' insides |
 //! | `server` | connections, limits, tasks, shutdown | layouts of messages |
 //! | `listener`, `address` | sockets to listen on, and how people write them | the protocol |
+//! | [`attach`] | the other side: the kernel as the client of an export, here or elsewhere | the server, tasks |
 //!
 //! # Invariants
 //!
@@ -54,6 +55,7 @@
 //! 4. Every request that was read is answered exactly once, unless the connection breaks.
 
 mod address;
+pub mod attach;
 mod export;
 mod handshake;
 mod limits;

@@ -73,6 +73,10 @@ pub(crate) enum Command {
     Create(Create),
     /// Serve volumes over NBD until a signal comes
     Serve(Serve),
+    /// Attach an export to a device of this kernel, and reconnect it when its server comes back
+    Attach(Attach),
+    /// Detach a device of this kernel
+    Detach(Detach),
     /// List the volumes below a URL
     Ls(Ls),
     /// Say what a volume is, writing nothing
@@ -279,6 +283,42 @@ pub(crate) struct Limits {
     pub(crate) io_timeout: Duration,
 }
 
+/// `lsvd attach`
+#[derive(Args, Debug)]
+pub(crate) struct Attach {
+    /// The export, as `lsvd serve` prints it: nbd+unix:///NAME?socket=PATH or nbd://HOST:PORT/NAME
+    pub(crate) uri: String,
+
+    /// The device, as /dev/nbd0
+    pub(crate) device: String,
+
+    /// Connections; more are quicker where both sides have the cores for it
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) connections: u32,
+
+    /// Bytes of a logical block: 512, 1024, 2048 or 4096. A partition table or file system made with one size is not read
+    /// with another
+    #[arg(long, value_name = "BYTES", default_value_t = 4096)]
+    pub(crate) block_size: u32,
+
+    /// Cut a connection off whose request takes longer, and send its requests again on a new one. Make it longer than the
+    /// daemon's own --io-timeout [default: none is cut off; what was in flight when a connection died is sent again
+    /// within 30 s]
+    #[arg(long, value_name = "DURATION", value_parser = whole_seconds)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// While the server is away, requests wait this long before they fail, and the device with them
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = whole_seconds)]
+    pub(crate) dead_conn_timeout: Duration,
+}
+
+/// `lsvd detach`
+#[derive(Args, Debug)]
+pub(crate) struct Detach {
+    /// The device, as /dev/nbd0
+    pub(crate) device: String,
+}
+
 /// `lsvd ls`
 #[derive(Args, Debug)]
 pub(crate) struct Ls {
@@ -381,6 +421,15 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// The kernel counts in these.
+fn whole_seconds(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    if duration.is_zero() || duration.subsec_nanos() != 0 {
+        return Err("the kernel counts in whole seconds, from 1s on".into());
+    }
+    Ok(duration)
+}
+
 fn demo_bytes(text: &str) -> Result<u64, String> {
     const MIB: u64 = 1 << 20;
     let bytes = parse_bytes(text)?;
@@ -430,5 +479,12 @@ mod tests {
         assert_eq!(serve.limits.io_timeout, library.io_timeout);
         let journal = lsvd_volume::JournalOptions::directory(std::path::Path::new("j"));
         assert_eq!(serve.journal.journal_size, journal.bytes_max);
+        let cli = Cli::parse_from(["lsvd", "attach", "nbd://host/db1", "/dev/nbd0"]);
+        let Command::Attach(attach) = cli.command else { panic!("attach was asked for") };
+        let library = lsvd_nbd::attach::AttachOptions::default();
+        assert_eq!(attach.connections, library.connections);
+        assert_eq!(attach.block_size, library.block_size_bytes);
+        assert_eq!(attach.timeout, library.timeout);
+        assert_eq!(attach.dead_conn_timeout, library.dead_connection_timeout);
     }
 }

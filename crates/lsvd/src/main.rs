@@ -43,6 +43,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Create(arguments) => on_runtime(commands::create::run(arguments)),
         Command::Serve(arguments) => on_runtime(commands::serve::run(arguments)),
+        Command::Attach(arguments) => on_runtime(commands::attach::run(arguments)),
+        Command::Detach(arguments) => commands::attach::detach(&arguments),
         Command::Ls(arguments) => on_runtime(commands::ls::run(arguments)),
         Command::Info(arguments) => on_runtime(commands::info::run(arguments)),
         Command::Doctor(arguments) => on_runtime(commands::doctor::run(arguments)),

@@ -6,9 +6,20 @@ use crate::rig::{Rig, lsvd, program, run};
 fn help_names_every_command_and_exit_code() {
     let help = lsvd(&["--help"]);
     help.expect(0, &[]);
-    for word in
-        ["create", "serve", "ls", "info", "demo", "licenses", "completions", "man", "Exit codes", "fenced"]
-    {
+    for word in [
+        "create",
+        "serve",
+        "attach",
+        "detach",
+        "ls",
+        "info",
+        "demo",
+        "licenses",
+        "completions",
+        "man",
+        "Exit codes",
+        "fenced",
+    ] {
         assert!(help.stdout.contains(word), "no '{word}' in {}", help.stdout);
     }
 }
@@ -157,4 +168,14 @@ fn the_default_socket() {
     let dir = rig.path("run/lsvd");
     assert!(dir.is_dir());
     assert_eq!(std::fs::read_dir(dir).unwrap().count(), 0);
+}
+
+#[test]
+fn attach_says_what_it_can_not_read() {
+    lsvd(&["attach", "/run/lsvd/db1.sock", "/dev/nbd0"]).expect(2, &["write nbd://HOST:PORT/NAME"]);
+    lsvd(&["attach", "nbd://127.0.0.1:1/db1", "/dev/sda"]).expect(2, &["/dev/sda", "write /dev/nbd0"]);
+    lsvd(&["attach", "nbd://127.0.0.1:1/db1", "/dev/nbd0", "--block-size", "8192"]).expect(2, &["4,096"]);
+    lsvd(&["attach", "nbd://127.0.0.1:1/db1", "/dev/nbd0", "--timeout", "300ms"])
+        .expect(2, &["whole seconds"]);
+    lsvd(&["detach", "/dev/sda"]).expect(2, &["write /dev/nbd0"]);
 }

@@ -9,6 +9,7 @@ mod database;
 mod doctor;
 mod input;
 mod journal;
+mod kernel;
 mod lab;
 mod lab_outages;
 mod powercut;
@@ -36,6 +37,7 @@ pub(super) fn all() -> Vec<Case> {
         lab::CASES,
         lab_outages::CASES,
         powercut::CASES,
+        kernel::CASES,
     ]
     .into_iter()
     .flatten()

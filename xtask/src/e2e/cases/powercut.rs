@@ -94,6 +94,8 @@ fn power_cut(world: &World) -> Result<()> {
         arguments: &arguments,
         out: &out,
         disks: &disks,
+        nbd: None,
+        environment: &[],
         lsvd: world.lsvd_path(),
         network: false,
         memory_mib: 2048,

@@ -92,12 +92,19 @@ pub(super) struct Boot<'a> {
     /// The directory that both share, with the guest's log and all that it leaves.
     pub(super) out: &'a Path,
     pub(super) disks: &'a [Disk],
+    /// An export that QEMU's own NBD client serves as the disk "nbd", reconnecting for a minute.
+    pub(super) nbd: Option<&'a str>,
+    /// More variables for the script.
+    pub(super) environment: &'a [(&'a str, String)],
     /// The program under test.
     pub(super) lsvd: &'a Path,
-    /// Whether the guest reaches this machine's loopback, as 10.0.2.2.
+    /// Whether the guest reaches this machine's loopback, as [`HOST`].
     pub(super) network: bool,
     pub(super) memory_mib: u32,
 }
+
+/// This machine's loopback as a guest with a network sees it.
+pub(super) const HOST: &str = "10.0.2.2";
 
 /// A machine that runs.
 #[derive(Debug)]
@@ -147,8 +154,18 @@ impl Machine {
         }
     }
 
+    /// Ends it in its tracks, as a power cut would.
+    pub(super) fn kill(self) {
+        drop(self);
+    }
+
+    /// Whether it still runs; if not its script has ended, or the machine has died.
+    pub(super) fn runs(&mut self) -> bool {
+        matches!(self.qemu.try_wait(), Ok(None))
+    }
+
     /// The end of what the guest and its kernel printed.
-    fn said(&self) -> String {
+    pub(super) fn said(&self) -> String {
         let mut text = String::new();
         for name in ["qemu.log", "console.log", "guest.log"] {
             let bytes = std::fs::read(self.out.join(name)).unwrap_or_default();
@@ -176,10 +193,14 @@ fn run_script(boot: &Boot, out: &Path) -> Result<String> {
         arguments.push(' ');
         arguments.push_str(&shell::quoted(argument));
     }
+    let mut variables = String::new();
+    for (name, value) in boot.environment {
+        variables.push_str(&format!(" {name}={}", shell::quoted(value)));
+    }
     let word = |path: &Path| shell::quoted(&path.to_string_lossy());
     let network = if boot.network { "yes" } else { "no" };
     Ok(format!(
-        "export OUT={} GUEST={guest} LSVD={} SCRIPT={} NETWORK={network}\nset --{arguments}\n. {guest}/main.sh\n",
+        "export OUT={} GUEST={guest} LSVD={} SCRIPT={} NETWORK={network}{variables}\nset --{arguments}\n. {guest}/main.sh\n",
         word(out),
         word(boot.lsvd),
         shell::quoted(boot.script),
@@ -244,6 +265,14 @@ fn qemu_command(boot: &Boot, kernel: &Kernel, out: &Path) -> Result<Command> {
             &format!("if=none,id=d{index},format=raw,cache=unsafe,discard=unmap,file={file}"),
         ]);
         command.args(["-device", &format!("virtio-blk-pci,drive=d{index},serial={}", disk.serial)]);
+    }
+    if let Some(uri) = boot.nbd {
+        ensure!(!uri.contains(','), "QEMU's options take no URI with commas: {uri}");
+        command.args([
+            "-drive",
+            &format!("if=none,id=nbd,format=raw,cache=none,discard=unmap,file={uri},file.reconnect-delay=60"),
+        ]);
+        command.args(["-device", "virtio-blk-pci,drive=nbd,serial=nbd"]);
     }
     if boot.network {
         command.args(["-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,romfile="]);

@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Guest: a file system on the kernel's own NBD client, attached by `lsvd attach` to the host's server at $URI, or on a disk
+# that QEMU's NBD client has there. The arguments are who attaches (kernel, qemu), the file system, and what to do:
+#   fill    make it, copy $TREE onto it, sync, trim, say what it holds, and write and sync records until the power is cut
+#   churn   write and sync records on the one that is there until the power is cut
+#   check   mount what is left, which recovers it, compare, unmount, and have it checked
+#   endure  make it, and write and sync records while the server comes and goes; nothing may fail
+set -euo pipefail
+client=$1 fs=$2 what=$3
+mnt=/mnt/lsvd
+mkdir -p "$mnt"
+[ "$fs" = ext4 ] || modprobe "$fs"
+
+# The command fails and says these words.
+refused() {
+  local words=$1
+  shift
+  if timeout 20 "$@" >/run/refused 2>&1 || ! grep -q "$words" /run/refused; then
+    echo "'$*' did not say '$words': $(cat /run/refused)"
+    return 1
+  fi
+}
+
+attach() {
+  DEVICE=/dev/nbd0
+  # The kernel loads its client when it is asked for.
+  "$LSVD" attach "$URI" $DEVICE --connections "${CONNECTIONS:-1}" --timeout 3s --dead-conn-timeout 60s \
+    >/run/attached 2>"$OUT/attach-$what.log" &
+  ATTACH=$!
+  until [ -s /run/attached ]; do
+    kill -0 $ATTACH || { cat "$OUT/attach-$what.log"; return 1; }
+    sleep 0.05
+  done
+}
+
+make() {
+  case $fs in
+    ext4) mkfs.ext4 -q -F "$DEVICE" ;;
+    xfs | btrfs) "mkfs.$fs" -q -f "$DEVICE" ;;
+  esac
+  mount "$DEVICE" "$mnt"
+}
+
+verify() {
+  case $fs in
+    ext4) e2fsck -f -n "$DEVICE" ;;
+    xfs) xfs_repair -n "$DEVICE" ;;
+    btrfs) btrfs check --readonly "$DEVICE" ;;
+  esac >"$OUT/fsck.log" 2>&1 || { cat "$OUT/fsck.log"; return 1; }
+}
+
+sums() {
+  (cd "$mnt/tree" && find . -type f -print0 | sort -z | xargs -0 sha256sum)
+}
+
+case $client in
+  kernel) attach ;;
+  qemu) DEVICE=$(disk nbd) ;;
+esac
+
+case $what in
+  fill)
+    make
+    mkdir "$mnt/tree"
+    head -c 8000000 /dev/urandom >"$mnt/tree/large"
+    cp -r "$TREE" "$mnt/tree/copied"
+    head -c 20000000 /dev/urandom >"$mnt/gone"
+    sync
+    rm "$mnt/gone"
+    sync
+    fstrim -v "$mnt"
+    sums >"$OUT/sums"
+    ;;
+  churn)
+    mount "$DEVICE" "$mnt"
+    ;;
+  check)
+    mount "$DEVICE" "$mnt"
+    if [ -e "$OUT/sums" ]; then
+      sums | diff "$OUT/sums" - || { echo "LOST: files are not what was synced"; exit 1; }
+    fi
+    /usr/bin/python3 "$GUEST/records.py" check "$mnt" "$OUT/records.json"
+    umount "$mnt"
+    verify
+    ;;
+  endure)
+    make
+    if [ "$client" = kernel ]; then
+      refused 'attached already' "$LSVD" attach "$URI" "$DEVICE"
+      refused 'is in use' "$LSVD" detach "$DEVICE"
+      refused 'is not attached' "$LSVD" detach /dev/nbd1
+    fi
+    ;;
+esac
+case $what in
+  fill | churn)
+    /usr/bin/python3 "$GUEST/records.py" write "$mnt" "$OUT/records.json"
+    ;;
+  endure)
+    /usr/bin/python3 "$GUEST/records.py" write "$mnt" "$OUT/records.json" --until "$OUT/enough"
+    /usr/bin/python3 "$GUEST/records.py" check "$mnt" "$OUT/records.json"
+    umount "$mnt"
+    verify
+    if dmesg | grep -iE 'I/O error|EXT4-fs error|aborted journal'; then
+      exit 1
+    fi
+    ;;
+esac
+
+if [ -n "${ATTACH:-}" ]; then
+  # Nobody uses it any more: the signal detaches it.
+  kill -TERM "$ATTACH"
+  wait "$ATTACH" || { cat "$OUT/attach-$what.log"; exit 1; }
+  [ "$(cat /sys/block/nbd0/size)" = 0 ] || { echo "the device is still there"; exit 1; }
+fi
