@@ -65,11 +65,11 @@ impl Lineage<'_> {
             Finder::Opening(at) => at - 1,
             Finder::Reader(at, _) => at,
         };
-        let mut why = None;
+        let (mut fits, mut why) = (Vec::new(), None);
         for on in (0..=newest).rev() {
             if on == newest || self.may_go_on_from(on, newest, finder) {
                 match self.judge_on(on, finder, &[]) {
-                    Ok(units) => return self.accept(on, finder, units),
+                    Ok(units) => fits.push((on, units)),
                     Err(violation) => why = why.or(Some(violation)),
                 }
             }
@@ -77,7 +77,13 @@ impl Lineage<'_> {
                 break;
             }
         }
-        why.map_or(Ok(()), Err)
+        match (fits.pop(), fits.is_empty()) {
+            (Some((on, units)), true) => self.accept(on, finder, units),
+            // Zeroes, say, that one opening found and the next one made: which of them it was is not known, and nothing is
+            // concluded from it.
+            (Some(_), false) => Ok(()),
+            (None, _) => why.map_or(Ok(()), Err),
+        }
     }
 
     fn judge_on(&self, on: usize, finder: Finder<'_>, also: &[usize]) -> Result<Vec<usize>, Violation> {

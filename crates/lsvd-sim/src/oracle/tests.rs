@@ -383,6 +383,23 @@ fn a_reader_beside_a_journal_sees_a_prefix_that_grows() {
     caught(1, [story().sighting(1007, 1008, &[(0, 1)]).sighting(1009, 1010, &[])]);
 }
 
+/// What a reader saw may be older than what the newest opening took out of its journal, or newer: then it shows neither.
+/// (Seed 2017147 of the simulator, which took it for newer.)
+#[test]
+fn a_sighting_that_may_be_of_two_openings_shows_nothing() {
+    let first = || Story::new(1).journal(1).write(1, 0, 8, 1001, Some(1002)).flush(1003, 1004);
+    let all = (0..8).map(|sector| (sector, 1)).collect::<Vec<_>>();
+    let second = || {
+        let story = Story::new(2).journal(1).replayed().found(&all).zero(0, 8, true, 2001, 2002);
+        story.sighting(2003, 2004, &[])
+    };
+    lawful([first(), second(), Story::new(3).journal(1).replayed().found(&all)]);
+    lawful([first(), second(), Story::new(3).journal(1).replayed()]);
+    // Nothing was taken out of a journal: there it shows the zeroes.
+    let plain = Story::new(2).journal(1).found(&all).zero(0, 8, true, 2001, 2002).sighting(2003, 2004, &[]);
+    caught(1, [first(), plain, Story::new(3).journal(1).replayed().found(&all)]);
+}
+
 /// Rule 1: giving a journal up may take what an opening had taken out of it, too: then of the opening before that one
 /// a prefix is left, and nothing of the opening itself.
 #[test]
