@@ -28,7 +28,8 @@ part() {
   case $kind in
     journal)
       bucket=$far
-      serve+=(--batch 256M --buffer 512M --batch-age 1h)
+      # Small segments: a recovery reads the room that is reserved for one, too.
+      serve+=(--batch 12M --batch-age 1h --journal-size 24M)
       ;;
     both)
       bucket=$dir/bucket

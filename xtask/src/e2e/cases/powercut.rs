@@ -102,6 +102,9 @@ fn power_cut(world: &World) -> Result<()> {
     };
     Machine::boot(&boot)?.finish(MACHINE_LIMIT)?;
     println!("  the machine wrote for {:.1} s", started.elapsed().as_secs_f64());
+    // What is synced here need not wait for this machine's own disk.
+    let memory = world.dir.join("memory");
+    let _memory = Mounted::new(Command::new("mount").args(["-t", "tmpfs", "none"]), &memory)?;
     for part in &PARTS {
         let log = WriteLog::read(&world.dir.join(format!("log-{}.img", part.name)))?;
         look_at_cuts(world, part, &log, waves).with_context(|| format!("part '{}'", part.name))?;
@@ -159,7 +162,7 @@ fn look_at_cuts(world: &World, part: &Part, log: &WriteLog, waves: u64) -> Resul
     let mut losses = Vec::new();
     let mut acknowledgements = BTreeSet::new();
     for (at, unflushed) in &cuts {
-        let place = world.dir.join("cut");
+        let place = world.dir.join("memory/cut");
         let _ = std::fs::remove_dir_all(&place);
         std::fs::create_dir_all(&place)?;
         replay.cut(*at, *unflushed)?.save(&place.join("disk.img"), part.disk_mib << 20)?;
@@ -168,10 +171,15 @@ fn look_at_cuts(world: &World, part: &Part, log: &WriteLog, waves: u64) -> Resul
         let disk = Disk { world, part, place, acknowledged, waves };
         match disk.look(matches!(unflushed, Unflushed::Torn(_))) {
             Err(error) if !part.syncs => losses.push(format!("{error:#}")),
-            result => result.with_context(|| {
+            Err(error) => {
+                // Without what the recovery did to it.
+                replay.cut(*at, *unflushed)?.save(&world.dir.join("failed.img"), part.disk_mib << 20)?;
                 let all = log.entries.len();
-                format!("power cut after entry {at} of {all}, with what was not flushed {unflushed:?}")
-            })?,
+                return Err(error.context(format!(
+                    "power cut after entry {at} of {all}, with what was not flushed {unflushed:?}: that disk is failed.img"
+                )));
+            }
+            Ok(()) => {}
         }
     }
     let told = acknowledgements.len();
@@ -205,7 +213,9 @@ impl Disk<'_> {
     /// Mounts it, which recovers the file system, opens the volume and reads all of it; then perhaps once more, after a
     /// clean close and without the journal: what was recovered stays.
     fn look(&self, twice: bool) -> Result<()> {
-        let mounted = Mounted::new(&self.place)?;
+        let (image, files) = (self.place.join("disk.img"), self.place.join("mnt"));
+        let mounted = Mounted::new(Command::new("mount").args(["-o", "loop"]).arg(image), &files)
+            .context("the file system did not recover")?;
         let bucket = if self.part.has_bucket() {
             mounted.path.join("bucket")
         } else {
@@ -249,19 +259,16 @@ impl Disk<'_> {
     }
 }
 
-/// A file system in a file, mounted while the value lives.
+/// A file system that is mounted while the value lives.
 struct Mounted {
     path: PathBuf,
 }
 
 impl Mounted {
-    fn new(place: &Path) -> Result<Self> {
-        let path = place.join("mnt");
-        std::fs::create_dir_all(&path)?;
-        let mut command = Command::new("mount");
-        command.args(["-o", "loop"]).arg(place.join("disk.img")).arg(&path);
-        shell::output_ok(&mut command, TOOL_LIMIT).context("the file system did not recover")?;
-        Ok(Self { path })
+    fn new(mount: &mut Command, path: &Path) -> Result<Self> {
+        std::fs::create_dir_all(path)?;
+        shell::output_ok(mount.arg(path), TOOL_LIMIT)?;
+        Ok(Self { path: path.to_owned() })
     }
 }
 
