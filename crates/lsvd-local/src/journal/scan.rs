@@ -211,11 +211,9 @@ impl Scan {
         let mut buffer = vec![0; left.min(SEARCH_LEN)];
         while offset < length {
             let got = files.read(name, offset, &mut buffer).map_err(failed("read", name))?;
-            let bytes = &buffer[..got];
-            for found in bytes.windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC) {
+            for nth in magics(&buffer[..got]) {
                 let mut head = [0; HEADER_LEN];
-                let read =
-                    files.read(name, offset + found.0 as u64, &mut head).map_err(failed("read", name))?;
+                let read = files.read(name, offset + nth as u64, &mut head).map_err(failed("read", name))?;
                 let Ok(header) = RecordHeader::decode(&head[..read]) else { continue };
                 if header.journal == self.id && header.record > missing && header.synced >= missing {
                     let (later, synced) = (header.record, header.synced);
@@ -233,5 +231,37 @@ impl Scan {
             offset += (got - (MAGIC.len() - 1)) as u64;
         }
         Ok(())
+    }
+}
+
+/// Where in `bytes` a record may begin. Room that was reserved and not used is zeroes, and is passed over at once.
+fn magics(bytes: &[u8]) -> impl Iterator<Item = usize> + '_ {
+    const PAGE_LEN: usize = 4096;
+    const ZEROES: [u8; PAGE_LEN] = [0; PAGE_LEN];
+    let pages = (0..bytes.len()).step_by(PAGE_LEN);
+    let used = pages.filter(|page| {
+        let bytes = &bytes[*page..bytes.len().min(page + PAGE_LEN)];
+        bytes != &ZEROES[..bytes.len()]
+    });
+    // One that lies across a border begins in a page that is not empty.
+    used.flat_map(move |page| {
+        let end = bytes.len().min(page + PAGE_LEN + MAGIC.len() - 1);
+        let found = bytes[page..end].windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC);
+        found.map(move |(at, _)| page + at)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_magic_is_found_wherever_it_begins() {
+        for at in [0, 1, 4088, 4089, 4093, 4095, 4096, 9000, 12_280] {
+            let mut bytes = vec![0; 3 * 4096];
+            bytes[at..at + MAGIC.len()].copy_from_slice(&MAGIC);
+            assert_eq!(magics(&bytes).collect::<Vec<_>>(), [at]);
+        }
+        assert_eq!(magics(&MAGIC[..7]).count() + magics(&[]).count(), 0);
     }
 }
