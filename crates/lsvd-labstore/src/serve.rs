@@ -109,7 +109,7 @@ async fn answer(
     if request.uri().path().starts_with("/_lab/") {
         return control::answer(&lab, request).await;
     }
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     let call = Call::parse(&parts.method, &parts.uri, &parts.headers);
     let verb = call.as_ref().map_or(Verb::Other, Call::verb);
     let mut tally = lab.stats.begin(verb);
@@ -121,7 +121,13 @@ async fn answer(
     };
     match strike {
         Some(Strike { fault: Fault::Reset, .. }) => return cut(tally, Outcome::Reset),
-        Some(Strike { fault: Fault::Hang, time: None }) => std::future::pending().await,
+        Some(Strike { fault: Fault::Hang, time: None }) => {
+            // It is swallowed: while bytes wait unread, nobody notices that the client has left.
+            while let Some(frame) = body.frame().await {
+                frame.map_err(|_| Cut)?;
+            }
+            std::future::pending().await
+        }
         _ => {}
     }
     let result = match receive(&lab, body, &mut tally).await? {

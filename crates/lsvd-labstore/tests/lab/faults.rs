@@ -46,9 +46,10 @@ async fn a_hang_has_no_answer_and_does_nothing() {
     let lab = lab().await;
     lab.add_fault(Rule::new(Fault::Hang).count(1));
     let limit = Duration::from_millis(300);
-    let error = plain().put(k(&lab)).body("x").timeout(limit).send().await.unwrap_err();
+    // More than fits into the sockets' buffers.
+    let error = plain().put(k(&lab)).body(vec![7; 32 << 20]).timeout(limit).send().await.unwrap_err();
     assert!(error.is_timeout(), "{error:?}");
-    // The store notices that its client left.
+    // The store notices that its client left, also with a body that it does nothing with.
     let began = Instant::now();
     while lab.stats().in_flight > 0 {
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", lab.stats());
