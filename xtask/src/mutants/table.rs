@@ -303,7 +303,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         rule: 9,
         breaks: "a newcomer writes on without a fence",
         file: TAKEOVER,
-        find: "        let stored = match store.put_log_object(&header, Bytes::from(bytes)).await? {\n            Put::Mine => header,",
+        find: "        let stored = match store.put_log_object(&header, bytes.into()).await? {\n            Put::Mine => header,",
         replace: "        let looked = match store.read_log_header(number).await? {\n            None => { let _ = bytes; Put::Mine }\n            \
                   Some(theirs) => Put::Theirs(theirs),\n        };\n        let stored = match looked {\n            Put::Mine => header,",
         test: Some(("lsvd-volume", "a_second_opening_fences_the_first")),
