@@ -101,6 +101,17 @@ impl BucketUrl {
         }
     }
 
+    /// The name of the volume that this URL names, or of the bucket if it names all of one.
+    ///
+    /// # Errors
+    /// As for [`BucketUrl::volume_name`], for a directory without a path.
+    pub fn volume_or_bucket_name(&self) -> Result<&str, UrlError> {
+        match (self.segments.is_empty(), self.bucket.as_str()) {
+            (true, bucket) if !bucket.is_empty() => Ok(bucket),
+            _ => self.volume_name(),
+        }
+    }
+
     /// The URL of what is called `segment` in here.
     ///
     /// # Errors

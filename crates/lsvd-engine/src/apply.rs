@@ -3,18 +3,22 @@
 //! Knows a header's entries and the map; not the overlay, not the log.
 
 use lsvd_format::log_object::{Entry, Header, Source};
-use lsvd_format::{BlockOrdinal, Extent};
+use lsvd_format::{BlockOrdinal, Extent, ObjectFormat, v1};
 
 use crate::map::{ExtentMap, Location, Mapping, ObjectIndex, ObjectRecord, ObjectTable};
 
-/// Applies the object's entries to the map, in order.
-pub fn apply(map: &mut ExtentMap, objects: &mut ObjectTable, header: &Header) {
+/// Applies the object's entries to the map, in order. An object of format 1 has such a header too, with data alone.
+pub fn apply(map: &mut ExtentMap, objects: &mut ObjectTable, header: &Header, format: ObjectFormat) {
     let payload_blocks = header.payload_blocks();
     // An object without payload is never pointed at, and fences would fill the table for nothing.
     let object = (payload_blocks > 0).then(|| {
         objects.push(ObjectRecord {
             identity: header.identity,
-            header_bytes: header.header_bytes(),
+            format,
+            header_bytes: match format {
+                ObjectFormat::V1 => v1::HEADER_BYTES,
+                ObjectFormat::V2 => header.header_bytes(),
+            },
             payload_blocks,
         })
     });

@@ -14,14 +14,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_format::log_object::Header;
+use lsvd_format::v1;
 use lsvd_format::{
-    BlockIndex, Epoch, Extent, JournalPosition, ObjectIdentity, SequenceNumber, VolumeId, WriterId,
+    BlockIndex, Epoch, Extent, JournalPosition, ObjectFormat, ObjectIdentity, SequenceNumber, VolumeId,
+    WriterId,
 };
 
 use crate::apply::apply;
 use crate::batch::{Batch, payload_bytes};
 use crate::content::{Buffered, Content};
-use crate::interval::IntervalMap;
+use crate::interval::{IntervalMap, Run};
 use crate::journal::{Journal, Wait};
 use crate::map::{ExtentMap, ObjectIndex, ObjectRecord, ObjectTable};
 use crate::mutation::Mutation;
@@ -56,6 +58,20 @@ pub struct Config {
     pub journal: Option<JournalPosition>,
 }
 
+/// A run of blocks of the open batch, whatever was written there: neighbours are one entry of its object.
+#[derive(Clone, Debug)]
+struct Area;
+
+impl Run for Area {
+    fn part(&self, _from: u64, _count: u64) -> Self {
+        Self
+    }
+
+    fn continues(&self, _count: u64, _next: &Self) -> bool {
+        true
+    }
+}
+
 /// A sealed batch that is not durable, or not in order yet.
 #[derive(Debug)]
 struct InFlight {
@@ -76,6 +92,8 @@ pub struct Engine {
     open: Batch,
     open_payload_bytes: u64,
     open_wanted: bool,
+    /// The runs of the open batch as entries of format 1, where those are what is written.
+    open_areas: Option<IntervalMap<Area>>,
     /// Sealed batches from `first_incomplete` on, in order of their dense numbers.
     sealed: VecDeque<InFlight>,
     /// How many of `sealed`, from its front, were asked to be uploaded.
@@ -105,6 +123,7 @@ impl Engine {
             open: Batch::default(),
             open_payload_bytes: 0,
             open_wanted: false,
+            open_areas: None,
             sealed: VecDeque::new(),
             asked: 0,
             first_incomplete: next_number,
@@ -117,6 +136,17 @@ impl Engine {
             actions: VecDeque::new(),
             fenced: false,
         }
+    }
+
+    /// The same engine, whose objects are of format 1: they hold data alone, so trims and zeroes are not to be asked for.
+    pub fn appending_format_1(self) -> Self {
+        assert!(self.journal.is_none(), "an object of format 1 names no journal record");
+        Self { open_areas: Some(IntervalMap::default()), ..self }
+    }
+
+    /// The format of the objects that it writes.
+    fn append_format(&self) -> ObjectFormat {
+        if self.open_areas.is_some() { ObjectFormat::V1 } else { ObjectFormat::V2 }
     }
 
     /// Takes in what happened. Call [`Engine::next_action`] until it has no more to say.
@@ -203,6 +233,11 @@ impl Engine {
         if self.fenced {
             return self.complete(id, Outcome::Fenced);
         }
+        let data_alone = !matches!(request, Request::Trim { .. } | Request::WriteZeroes { .. });
+        assert!(
+            data_alone || self.append_format() == ObjectFormat::V2,
+            "format 1 knows neither trims nor zeroes"
+        );
         let drain = matches!(request, Request::Drain);
         match Mutation::new(id, request) {
             None if drain => self.wait_stored(id),
@@ -340,6 +375,9 @@ impl Engine {
     fn put_into_open(&mut self, now: Now, extent: Extent, content: Content) {
         self.open.opened_at.get_or_insert(now.monotonic);
         self.open_payload_bytes += payload_bytes(extent, &content);
+        if let Some(areas) = &mut self.open_areas {
+            areas.insert(extent, Area);
+        }
         self.open.insert(extent, content.clone());
         self.overlay.insert(extent, Buffered { number: self.next_number, content });
     }
@@ -378,7 +416,10 @@ impl Engine {
     }
 
     fn seal_if_large(&mut self, now: Now) {
-        if self.open_payload_bytes >= self.config.batch_bytes_max
+        // A write adds one area at most, so that this never is one too late.
+        let no_entry_is_left = self.open_areas.as_ref().is_some_and(|areas| areas.len() >= v1::ENTRIES_MAX);
+        if no_entry_is_left
+            || self.open_payload_bytes >= self.config.batch_bytes_max
             || self.open.held_bytes >= 2 * self.config.batch_bytes_max
             || self.open.runs() >= BATCH_RUNS_MAX
         {
@@ -410,6 +451,7 @@ impl Engine {
         let open = std::mem::take(&mut self.open);
         let opened_at = open.opened_at.unwrap_or(now.monotonic);
         self.open_payload_bytes = 0;
+        self.open_areas = self.open_areas.take().map(|_| IntervalMap::default());
         let for_flush = for_flush || std::mem::take(&mut self.open_wanted);
         self.open_wanted = false;
         let held_bytes = open.held_bytes;
@@ -423,7 +465,8 @@ impl Engine {
         };
         let journal = self.journal.as_ref().map(Journal::position);
         let header = Header { identity, sealed_unix_ms: now.unix_ms, journal, entries };
-        let batch = Arc::new(SealedBatch { header, payload, held_bytes, for_flush });
+        let batch =
+            Arc::new(SealedBatch { header, format: self.append_format(), payload, held_bytes, for_flush });
         self.sealed.push_back(InFlight { batch, extents, uploaded: false, opened_at });
         self.next_number = self.next_number.next();
     }
@@ -453,7 +496,7 @@ impl Engine {
     fn settle(&mut self, done: &InFlight) {
         let number = done.batch.header.identity.number;
         assert_eq!(number, self.first_incomplete, "batches settle in order");
-        apply(&mut self.map, &mut self.objects, &done.batch.header);
+        apply(&mut self.map, &mut self.objects, &done.batch.header, done.batch.format);
         for extent in &done.extents {
             self.overlay.remove_runs_if(*extent, |buffered| buffered.number == number);
         }

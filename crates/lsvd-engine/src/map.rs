@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use lsvd_format::{BlockIndex, BlockOrdinal, Extent, ObjectIdentity, SequenceNumber};
+use lsvd_format::{BlockIndex, BlockOrdinal, Extent, ObjectFormat, ObjectIdentity, SequenceNumber};
 
 use crate::interval::{IntervalMap, Run};
 
@@ -89,8 +89,11 @@ impl ExtentMap {
 /// What reading a block of an object needs to know of the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectRecord {
-    /// Which object; checksums are seeded with it.
+    /// Which object; checksums are seeded with it. One of format 1 does not say: its epoch and writer are those of the
+    /// last mark before it, or zeroes.
     pub identity: ObjectIdentity,
+    /// How its payload is written.
+    pub format: ObjectFormat,
     /// Where its payload begins, in bytes.
     pub header_bytes: u64,
     /// Blocks in its payload.

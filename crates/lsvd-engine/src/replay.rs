@@ -1,13 +1,17 @@
 //! Replay: from the headers of a log to the map as of its durable point.
 //!
 //! Takes headers one by one, in the order of their numbers, and says which number comes next. Knows neither listing
-//! nor fetching. Invariants: epochs never fall, and each has one writer; only a fence skips numbers; an object that
-//! breaks one is an error and never the end of the log (rule 4).
+//! nor fetching. Invariants: epochs never fall, and each has one writer; only a fence skips numbers; format 1 is only in
+//! a log that may have it, and never behind format 2; an object that breaks one is an error and never the end of the log
+//! (rule 4).
 
 use std::collections::BTreeMap;
 
 use lsvd_format::log_object::{Entry, Header};
-use lsvd_format::{BLOCK_BYTES, Epoch, JournalId, JournalPosition, ObjectIdentity, SequenceNumber, VolumeId};
+use lsvd_format::{
+    AnyHeader, BLOCK_BYTES, Epoch, Extent, JournalId, JournalPosition, ObjectFormat, ObjectIdentity,
+    SequenceNumber, VolumeId, WriterId, v1,
+};
 
 use crate::apply::apply;
 use crate::map::{ExtentMap, ObjectTable};
@@ -18,6 +22,10 @@ pub struct Replay {
     volume: VolumeId,
     blocks: u64,
     window: u64,
+    /// The format that a log with objects of format 1 goes on in; `None` for a log without any.
+    append_format: Option<ObjectFormat>,
+    /// The format of the last object.
+    last_format: Option<ObjectFormat>,
     next: SequenceNumber,
     /// Identity of the last object that was replayed.
     last: Option<ObjectIdentity>,
@@ -53,6 +61,8 @@ impl Replay {
             volume,
             blocks: size_bytes / BLOCK_BYTES,
             window,
+            append_format: None,
+            last_format: None,
             next: first,
             last: None,
             objects_processed: 0,
@@ -62,6 +72,12 @@ impl Replay {
             map: ExtentMap::default(),
             objects: ObjectTable::default(),
         }
+    }
+
+    /// Lets objects of format 1 into the log: at its beginning if it goes on in format 2, everywhere and nothing else
+    /// if it goes on in format 1.
+    pub fn taking_format_1(self, append_format: ObjectFormat) -> Self {
+        Self { append_format: Some(append_format), ..self }
     }
 
     /// The first number that was not replayed.
@@ -94,14 +110,62 @@ impl Replay {
         self.skipped.iter().any(|(fence, next)| *fence < number && number < *next)
     }
 
-    /// Takes in the next object: the one stored as number [`Replay::next_number`].
+    /// Takes in the next object, of either format: the one stored as `number`, which is [`Replay::next_number`].
+    ///
+    /// # Errors
+    /// As for [`Replay::accept`].
+    pub fn accept_any(&mut self, number: SequenceNumber, header: &AnyHeader) -> Result<(), ReplayError> {
+        match header {
+            AnyHeader::V1(header) => {
+                let header = self.header_of_v1(number, header).map_err(ReplayError)?;
+                self.take(&header, ObjectFormat::V1)
+            }
+            AnyHeader::V2(header) => self.accept(header),
+        }
+    }
+
+    /// Takes in the next object, of format 2: the one stored as number [`Replay::next_number`].
     ///
     /// # Errors
     /// The object is not of this log, and the log can not be followed past it.
     pub fn accept(&mut self, header: &Header) -> Result<(), ReplayError> {
+        if self.append_format == Some(ObjectFormat::V1) {
+            return Err(ReplayError("it is of format 2, in a log that goes on in format 1".to_owned()));
+        }
+        self.take(header, ObjectFormat::V2)
+    }
+
+    /// An object of format 1 as if it was of format 2. It does not say whose it is: whose the last mark says.
+    fn header_of_v1(&self, number: SequenceNumber, header: &v1::Header) -> Result<Header, String> {
+        match (self.append_format, self.last_format) {
+            (None, _) => return Err("it is of format 1, in a log of format 2".to_owned()),
+            (_, Some(ObjectFormat::V2)) => {
+                let words =
+                    "it is of format 1, but the log had gone on in format 2: its old writer writes it still";
+                return Err(words.to_owned());
+            }
+            _ => {}
+        }
+        let mark = header.mark.filter(|mark| mark.volume == self.volume);
+        if let Some(mark) = mark.filter(|mark| mark.number != number) {
+            return Err(format!("its mark says that it is number {}", mark.number));
+        }
+        let before = self.last.map_or((Epoch(0), WriterId([0; 16])), |last| (last.epoch, last.writer));
+        let (epoch, writer) = mark.map_or(before, |mark| (mark.epoch, mark.writer));
+        let identity = ObjectIdentity { volume: self.volume, epoch, writer, number };
+        let data = |entry: &v1::Entry| {
+            let count = u64::from(entry.size_bytes) / BLOCK_BYTES;
+            Entry::Data { extent: Extent::new(entry.address_bytes / BLOCK_BYTES, count) }
+        };
+        let entries = header.entries.iter().map(data).collect();
+        Ok(Header { identity, sealed_unix_ms: 0, journal: None, entries })
+    }
+
+    fn take(&mut self, header: &Header, format: ObjectFormat) -> Result<(), ReplayError> {
         self.check(header).map_err(ReplayError)?;
-        apply(&mut self.map, &mut self.objects, header);
+        apply(&mut self.map, &mut self.objects, header, format);
         self.last = Some(header.identity);
+        self.last_format = Some(format);
         if !matches!(header.entries[..], [Entry::Fence { .. }]) {
             let (epoch, sealed_unix_ms) = (header.identity.epoch, header.sealed_unix_ms);
             self.last_data = Some(LastData { epoch, sealed_unix_ms, journal: header.journal });

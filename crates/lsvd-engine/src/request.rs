@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_format::log_object::Header;
-use lsvd_format::{BlockIndex, Extent, SequenceNumber};
+use lsvd_format::{BlockIndex, Extent, ObjectFormat, SequenceNumber};
 
 use crate::content::Content;
 use crate::map::Location;
@@ -177,8 +177,10 @@ pub enum Outcome {
 /// A log object that is ready to be encoded.
 #[derive(Debug)]
 pub struct SealedBatch {
-    /// Its header.
+    /// Its header. If it becomes an object of format 1, of this only number and entries are stored, all of them data.
     pub header: Header,
+    /// The format that it is to be stored in.
+    pub format: ObjectFormat,
     /// Its payload: whole blocks, in pieces.
     pub payload: Vec<Bytes>,
     /// Bytes of memory that it holds until it is durable.

@@ -3,7 +3,7 @@
 //! Knows only how to tell them apart: a log that was adopted mixes both. Whether a volume may hold format 1 at all
 //! is its superblock's to say: 12 KiB of zeroes are a valid empty object of format 1.
 
-use crate::{DecodeError, log_object, v1};
+use crate::{DecodeError, Epoch, log_object, v1};
 
 /// The header of a log object of either format.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +12,32 @@ pub enum AnyHeader {
     V1(v1::Header),
     /// Format 2.
     V2(log_object::Header),
+}
+
+impl AnyHeader {
+    /// Length of the whole object in bytes.
+    pub fn object_bytes(&self) -> u64 {
+        match self {
+            Self::V1(header) => header.object_bytes(),
+            Self::V2(header) => header.object_bytes(),
+        }
+    }
+
+    /// The epoch that the object says it is of: of format 1 only a mark does.
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Self::V1(header) => header.mark.map(|mark| mark.epoch),
+            Self::V2(header) => Some(header.identity.epoch),
+        }
+    }
+
+    /// When it was sealed, in milliseconds since 1970 by its writer's clock; format 1 does not say.
+    pub fn sealed_unix_ms(&self) -> Option<u64> {
+        match self {
+            Self::V1(_) => None,
+            Self::V2(header) => Some(header.sealed_unix_ms),
+        }
+    }
 }
 
 /// Reads a header of either format from the first bytes of an object.
@@ -38,7 +64,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Epoch, ObjectIdentity, SequenceNumber, VolumeId, WriterId};
+    use crate::{ObjectIdentity, SequenceNumber, VolumeId, WriterId};
 
     fn v2() -> log_object::Header {
         let identity = ObjectIdentity {
@@ -55,7 +81,7 @@ mod tests {
         let mut bytes = Vec::new();
         v2().encode(&mut bytes);
         assert_eq!(decode_any(&bytes), Ok(AnyHeader::V2(v2())));
-        let old = v1::Header { entries: vec![v1::Entry { address_bytes: 0, size_bytes: 4096 }] };
+        let old = v1::Header { entries: vec![v1::Entry { address_bytes: 0, size_bytes: 4096 }], mark: None };
         let mut bytes = Vec::new();
         old.encode(&mut bytes);
         assert_eq!(decode_any(&bytes), Ok(AnyHeader::V1(old)));

@@ -5,7 +5,7 @@
 //!   whichever it is.
 //! - [`superblock`]: the root record of a volume. [`checkpoint`]: what will identify a stored extent map.
 //! - [`journal`]: the header of a record of the local journal.
-//! - [`names`]: which object is called what.
+//! - [`names`]: which object is called what; [`LogLayout`]: what a log of format 1 is called.
 //!
 //! Knows no I/O, no time and no async. Everything here is specified in `docs/format.md`, byte for byte; the two
 //! change together (`cargo xtask tidy` compares a hash). Decoders take arbitrary bytes: they never panic and never
@@ -16,6 +16,7 @@
 mod any_header;
 pub mod checkpoint;
 pub mod journal;
+mod log_layout;
 pub mod log_object;
 pub mod names;
 pub mod superblock;
@@ -24,6 +25,7 @@ pub mod v1;
 mod wire;
 
 pub use any_header::{AnyHeader, decode_any};
+pub use log_layout::{LogLayout, ObjectFormat, validate_prefix};
 pub use units::{
     BLOCK_BYTES, BLOCK_LEN, BlockCount, BlockIndex, BlockOrdinal, Epoch, Extent, IdentityError, JournalId,
     JournalPosition, NUMBER_MAX, ObjectIdentity, SequenceNumber, SuperblockNumber, VOLUME_BYTES_MAX,

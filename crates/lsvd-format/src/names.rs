@@ -18,6 +18,8 @@ pub const PROBE_FOLDER: &str = "probe/";
 
 /// Reason in an archived object's name: it lay beyond the fence of a new writer.
 pub const BEYOND_FENCE: &str = "beyond-fence";
+/// Reason in an archived object's name: it lay beyond a gap in the log when that was adopted.
+pub const BEYOND_GAP: &str = "beyond-gap";
 
 /// `superblock/<16 hex digits>`.
 pub fn superblock(number: SuperblockNumber) -> String {

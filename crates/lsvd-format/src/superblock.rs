@@ -14,14 +14,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire::len_bytes;
 use crate::{
-    BLOCK_BYTES, DecodeError, Epoch, JournalId, NUMBER_MAX, SequenceNumber, SuperblockNumber,
+    BLOCK_BYTES, DecodeError, Epoch, JournalId, LogLayout, NUMBER_MAX, SequenceNumber, SuperblockNumber,
     VOLUME_BYTES_MAX, VolumeId, WriterId,
 };
 
 /// The features that this lsvd knows, both to read and to write.
-pub const FEATURES_KNOWN: &[&str] = &[FEATURE_JOURNAL];
+pub const FEATURES_KNOWN: &[&str] = &[FEATURE_JOURNAL, FEATURE_FORMAT_1];
 /// Of `features_to_write` while a journal is in use: whoever does not know journals would write past it.
 pub const FEATURE_JOURNAL: &str = "journal";
+/// Of `features_to_read` where the log has a layout: whoever does not know format 1 would not find the log, or take it
+/// for damaged.
+pub const FEATURE_FORMAT_1: &str = "log-format-1";
 /// The smallest window: below it no two objects could be in flight.
 pub const WINDOW_MIN: u64 = 2;
 /// The largest window.
@@ -45,8 +48,12 @@ pub struct Superblock {
     pub size_bytes: u64,
     /// A writer never creates a log object whose number is this much or more above its first incomplete number.
     pub window: u64,
-    /// Number of the first log object.
+    /// Number of the first log object: from 1, or from 0 if the log has a layout.
     pub log_first_number: SequenceNumber,
+    /// The layout of a log that has objects of format 1; without one it is format 2's. Set it by
+    /// [`Superblock::with_layout`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_layout: Option<LogLayout>,
     /// The volume was created on a store without create-only PUT: only one writer at a time, by the user's word.
     #[serde(default)]
     pub unsafe_single_writer: bool,
@@ -56,6 +63,10 @@ pub struct Superblock {
     /// A number that the log is known to have reached: a log that ends before it has lost objects. It may lag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_reached: Option<SequenceNumber>,
+    /// In a log that goes on in format 1, the newest epoch whose writer had archived what lay beyond its mark. Behind a
+    /// mark of a later epoch nothing counts: its writer had not begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_begun_epoch: Option<Epoch>,
     /// The local journal in use: it may hold flushed writes that the log does not contain. A clean close takes it out,
     /// and so does whoever gives the journal up for lost. Set it by [`Superblock::with_journal`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,6 +87,14 @@ pub struct Superblock {
 }
 
 impl Superblock {
+    /// The same with this layout of its log, or format 2's, and the feature that goes with it.
+    pub fn with_layout(mut self, layout: Option<LogLayout>) -> Self {
+        self.features_to_read.retain(|feature| feature != FEATURE_FORMAT_1);
+        self.features_to_read.extend(layout.as_ref().map(|_| FEATURE_FORMAT_1.to_owned()));
+        self.log_layout = layout;
+        self
+    }
+
     /// The same with this journal in use, or none, and the feature that goes with it.
     pub fn with_journal(mut self, journal: Option<JournalId>) -> Self {
         self.features_to_write.retain(|feature| feature != FEATURE_JOURNAL);
@@ -114,13 +133,19 @@ impl Superblock {
         if !(WINDOW_MIN..=WINDOW_MAX).contains(&self.window) {
             return Err(format!("window {} is not from {WINDOW_MIN} to {WINDOW_MAX}", self.window));
         }
-        if !numbers.contains(&self.log_first_number.0) {
+        let least = if self.log_layout.is_some() { 0 } else { 1 };
+        if !(least..=NUMBER_MAX).contains(&self.log_first_number.0) {
             return Err(format!("log_first_number {} is out of range", self.log_first_number));
         }
         for (field, value) in [("closed_at", self.closed_at), ("log_reached", self.log_reached)] {
             if let Some(value) = value.filter(|value| value.0 > NUMBER_MAX) {
                 return Err(format!("{field} {value} is out of range"));
             }
+        }
+        self.log_layout.as_ref().map_or(Ok(()), LogLayout::validate)?;
+        let says_format_1 = self.features_to_read.iter().any(|feature| feature == FEATURE_FORMAT_1);
+        if self.log_layout.is_some() != says_format_1 {
+            return Err(format!("log_layout and {FEATURE_FORMAT_1:?} in features_to_read go together"));
         }
         if self.journal.is_some_and(|journal| journal.0 == [0; 16]) {
             return Err("a journal's id is never all zeroes".to_owned());

@@ -4,13 +4,14 @@
 //! time. Invariants:
 //! 1. addresses and sizes are multiples of the block size, and end within [`VOLUME_BYTES_MAX`];
 //! 2. an entry of size 0 ends the table, and nothing after it is looked at;
-//! 3. the data of the entries follow the header in their order, without gaps, to the object's end.
+//! 3. the data of the entries follow the header in their order, without gaps, to the object's end;
+//! 4. a mark is only in an object without entries, where the seed's reader ignores everything.
 
 #[cfg(test)]
 mod tests;
 
 use crate::wire::{array, len_bytes};
-use crate::{BLOCK_BYTES, DecodeError, VOLUME_BYTES_MAX};
+use crate::{BLOCK_BYTES, DecodeError, Epoch, SequenceNumber, VOLUME_BYTES_MAX, VolumeId, WriterId};
 
 /// Bytes of the header, whatever it holds.
 pub const HEADER_BYTES: u64 = 12 * 1024;
@@ -19,6 +20,11 @@ pub const ENTRIES_MAX: usize = 1024;
 
 const HEADER_LEN: usize = 12 * 1024;
 const ENTRY_LEN: usize = 12;
+
+/// What a mark begins with, right behind the entry of size 0 that ends the table.
+const MARK_MAGIC: [u8; 12] = *b"lsvd-mark-1\n";
+/// Bytes of a mark, its checksum at the end.
+const MARK_LEN: usize = 64;
 
 /// One write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +40,48 @@ pub struct Entry {
 pub struct Header {
     /// At most [`ENTRIES_MAX`].
     pub entries: Vec<Entry>,
+    /// Who began to write here; only in an object without entries.
+    pub mark: Option<Mark>,
+}
+
+/// What a writer leaves at the first number that it finds free, in bytes that the seed's readers ignore: a writer from
+/// before it meets this object at its own first incomplete number, and can not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The volume. A mark of another one says nothing: the bucket was adopted anew since.
+    pub volume: VolumeId,
+    /// The epoch that begins.
+    pub epoch: Epoch,
+    /// Its writer.
+    pub writer: WriterId,
+    /// Number of the object that holds it.
+    pub number: SequenceNumber,
+}
+
+impl Mark {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&MARK_MAGIC);
+        out.extend_from_slice(&self.volume.0);
+        out.extend_from_slice(&self.epoch.0.to_be_bytes());
+        out.extend_from_slice(&self.writer.0);
+        out.extend_from_slice(&self.number.0.to_be_bytes());
+        let checksum = crc32c::crc32c(&out[start..]);
+        out.extend_from_slice(&checksum.to_be_bytes());
+    }
+
+    /// Reads what follows the end of an empty table. What is no sound mark is what it always was: ignored.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes = bytes.get(..MARK_LEN).filter(|bytes| bytes.starts_with(&MARK_MAGIC))?;
+        let (fields, checksum) = bytes.split_at(MARK_LEN - 4);
+        let sound = crc32c::crc32c(fields) == u32::from_be_bytes(array(checksum, 0));
+        sound.then(|| Self {
+            volume: VolumeId(array(fields, 12)),
+            epoch: Epoch(u64::from_be_bytes(array(fields, 28))),
+            writer: WriterId(array(fields, 36)),
+            number: SequenceNumber(u64::from_be_bytes(array(fields, 52))),
+        })
+    }
 }
 
 impl Header {
@@ -53,9 +101,10 @@ impl Header {
     /// Appends the header's 12 KiB to `out`. The caller then appends the entries' data in their order.
     ///
     /// # Panics
-    /// If there are too many entries, or one is empty, unaligned or beyond any volume's end.
+    /// If there are too many entries, or one is empty, unaligned or beyond any volume's end; or a mark beside entries.
     pub fn encode(&self, out: &mut Vec<u8>) {
         assert!(self.entries.len() <= ENTRIES_MAX, "{} entries are too many", self.entries.len());
+        assert!(self.mark.is_none() || self.entries.is_empty(), "a mark is an object's only content");
         let start = out.len();
         for entry in &self.entries {
             if let Err(reason) = entry.check() {
@@ -63,6 +112,10 @@ impl Header {
             }
             out.extend_from_slice(&entry.address_bytes.to_be_bytes());
             out.extend_from_slice(&entry.size_bytes.to_be_bytes());
+        }
+        if let Some(mark) = &self.mark {
+            out.extend_from_slice(&[0; ENTRY_LEN]);
+            mark.encode(out);
         }
         out.resize(start + HEADER_LEN, 0);
         debug_assert_eq!(Self::decode(&out[start..]).as_ref(), Ok(self), "what is written can be read");
@@ -92,7 +145,8 @@ impl Header {
         if header.len() < HEADER_LEN {
             return Err(DecodeError::Short { have_bytes: len_bytes(bytes), need_bytes: HEADER_BYTES });
         }
-        Ok(Self { entries })
+        let mark = if entries.is_empty() { Mark::decode(&header[ENTRY_LEN..]) } else { None };
+        Ok(Self { entries, mark })
     }
 }
 

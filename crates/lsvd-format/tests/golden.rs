@@ -9,8 +9,8 @@ use lsvd_format::journal::{RecordHeader, RecordKind, payload_checksum};
 use lsvd_format::log_object::{Entry, Header, Source, decode_frames, encode_frames};
 use lsvd_format::superblock::{self, Superblock};
 use lsvd_format::{
-    AnyHeader, BlockOrdinal, Epoch, Extent, JournalId, JournalPosition, ObjectIdentity, SequenceNumber,
-    SuperblockNumber, VolumeId, WriterId, decode_any, v1,
+    AnyHeader, BlockOrdinal, Epoch, Extent, JournalId, JournalPosition, LogLayout, ObjectFormat,
+    ObjectIdentity, SequenceNumber, SuperblockNumber, VolumeId, WriterId, decode_any, v1,
 };
 
 /// Bytes that count up: an identity in which every byte's place shows.
@@ -97,7 +97,7 @@ fn fence() {
 #[test]
 fn log_object_of_format_1() {
     let entry = |address_bytes, size_bytes| v1::Entry { address_bytes, size_bytes };
-    let header = v1::Header { entries: vec![entry(0x0001_0203_0405_6000, 8192), entry(0, 4096)] };
+    let header = v1::Header { entries: vec![entry(0x0001_0203_0405_6000, 8192), entry(0, 4096)], mark: None };
     let mut encoded = Vec::new();
     header.encode(&mut encoded);
     encoded.extend_from_slice(&payload());
@@ -114,9 +114,11 @@ fn superblock_value() -> Superblock {
         size_bytes: 1 << 40,
         window: 64,
         log_first_number: SequenceNumber(1),
+        log_layout: None,
         unsafe_single_writer: false,
         closed_at: Some(SequenceNumber(70)),
         log_reached: None,
+        log_begun_epoch: None,
         journal: None,
         written_unix_ms: 1_700_000_000_789,
         written_by: "lsvd 0.1.0".to_owned(),
@@ -153,6 +155,37 @@ fn superblock_version_of_a_log_in_use() {
     };
     let stored = golden("superblock_reached.json", &superblock::encode(number, &value));
     assert_eq!(superblock::decode(number, &stored), Ok(value));
+}
+
+#[test]
+fn superblock_version_of_an_adopted_log() {
+    let number = SuperblockNumber(0x1e);
+    let layout = LogLayout { prefix: "old/".to_owned(), name_digits: 8, append_format: ObjectFormat::V1 };
+    let value = Superblock {
+        log_first_number: SequenceNumber(0),
+        unsafe_single_writer: true,
+        closed_at: None,
+        log_begun_epoch: Some(Epoch(0x1d)),
+        ..superblock_value()
+    };
+    let value = value.with_layout(Some(layout));
+    let stored = golden("superblock_adopted.json", &superblock::encode(number, &value));
+    assert_eq!(superblock::decode(number, &stored), Ok(value));
+}
+
+#[test]
+fn log_object_of_format_1_with_a_mark() {
+    let mark = v1::Mark {
+        volume: VolumeId(counting(0x10)),
+        epoch: Epoch(0x1e),
+        writer: WriterId(counting(0x40)),
+        number: SequenceNumber(0x0102_0304),
+    };
+    let header = v1::Header { entries: Vec::new(), mark: Some(mark) };
+    let mut encoded = Vec::new();
+    header.encode(&mut encoded);
+    let stored = golden("mark_v1.bin", &encoded);
+    assert_eq!(decode_any(&stored), Ok(AnyHeader::V1(header)));
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 use lsvd_engine::Replay;
 use lsvd_format::superblock::Superblock;
-use lsvd_format::{JournalId, SuperblockNumber};
+use lsvd_format::{JournalId, ObjectFormat, SuperblockNumber};
 use lsvd_local::{Held, Journal, JournalError};
 
 use crate::journal::{AnyFiles, JournalOptions, blocking, open_files};
@@ -23,6 +23,13 @@ pub(crate) async fn open_journal(
     options: &OpenOptions,
 ) -> Result<Option<Journal<AnyFiles>>, Error> {
     let Some(place) = &options.journal else { return Ok(None) };
+    if store.append_format() == ObjectFormat::V1 {
+        return Err(Error::Invalid(format!(
+            "volume '{}' has no local journal, as its log goes on in format 1, whose objects can not name the records that \
+             they contain; open it without one",
+            store.label()
+        )));
+    }
     let failed = |error| Error::journal(store.label(), error);
     // First: a process that had the directory until now may have had the superblock name its journal meanwhile.
     let files = open_files(place).await.map_err(failed)?;
@@ -92,7 +99,7 @@ pub(crate) async fn in_use(
         Some(last) => store.read_log_header(last.number).await?,
         None => None,
     };
-    let stored_unix_ms = last.map(|header| header.sealed_unix_ms);
+    let stored_unix_ms = last.and_then(|header| header.sealed_unix_ms());
     let needed = Error::JournalNeeded { volume: store.label(), journal, stored_unix_ms };
     if !options.abandon_journal {
         return Err(needed);

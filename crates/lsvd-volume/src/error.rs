@@ -88,6 +88,16 @@ pub enum Error {
         /// How long nothing was to be stored.
         quiet_for: Duration,
     },
+    /// A log that is to be adopted is still written: stop its writer, and adopt it then.
+    #[error(
+        "the log at '{volume}' is still growing: {what}; stop its writer, and adopt it when nothing is added any more"
+    )]
+    LogGrowing {
+        /// The volume to be.
+        volume: Arc<str>,
+        /// What was seen.
+        what: String,
+    },
     /// The local journal can not be used; it says why and what to do. What was flushed is on its disk, as far as that can
     /// be read. A volume that was open has ended: open it again.
     #[error("volume '{volume}': {source}")]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use lsvd_engine::ObjectRecord;
 use lsvd_format::log_object::{decode_frames, frames_range};
-use lsvd_format::{BLOCK_LEN, BlockOrdinal, names};
+use lsvd_format::{BLOCK_BYTES, BLOCK_LEN, BlockOrdinal, ObjectFormat};
 use tokio::sync::Semaphore;
 
 use crate::Error;
@@ -106,8 +106,14 @@ impl Fetcher {
         blocks: u32,
     ) -> Result<Bytes, Error> {
         let number = record.identity.number;
-        let name = names::log_object(number);
-        let range = frames_range(record.header_bytes, first, blocks);
+        let name = self.store.log_name(number);
+        let range = match record.format {
+            ObjectFormat::V1 => {
+                let start = record.header_bytes + u64::from(first.0) * BLOCK_BYTES;
+                start..start + u64::from(blocks) * BLOCK_BYTES
+            }
+            ObjectFormat::V2 => frames_range(record.header_bytes, first, blocks),
+        };
         let mut tries = 0;
         loop {
             tries += 1;
@@ -116,6 +122,9 @@ impl Fetcher {
             let reason = match read {
                 Ok(Some(frames)) => {
                     self.stats.bytes_fetched.fetch_add(frames.len() as u64, Ordering::Relaxed);
+                    if record.format == ObjectFormat::V1 {
+                        return Ok(frames); // of which nothing but the length can be verified, and that was
+                    }
                     match decode_frames(&record.identity, first, &frames) {
                         Ok(blocks) => return Ok(blocks),
                         Err(error) => format!("in the payload from byte {}: {error}", range.start),

@@ -27,6 +27,7 @@
 //! ```
 
 mod acceptance;
+mod adopt;
 mod cache;
 mod core;
 mod error;
@@ -45,12 +46,14 @@ mod tasks;
 mod upload;
 mod volume;
 
+pub use adopt::{Adopted, adopt};
 pub use error::Error;
 pub use journal::JournalOptions;
 pub use lag::{JournalLag, journal_lag};
 pub use lsvd_engine::LastData;
+pub use lsvd_format::{LogLayout, ObjectFormat};
 pub use lsvd_local::{Files, JournalError};
-pub use options::{CreateOptions, Environment, OpenOptions};
+pub use options::{AdoptOptions, CreateOptions, Environment, OpenOptions};
 pub use orphans::{OrphanKind, Orphans, PROBE_FOLDER, Survey, survey};
 pub use root::{Created, VolumeInfo, create, inspect, list};
 pub use volume::{ExtentStatus, Piece, Recovery, Stats, Volume, VolumeDescription};

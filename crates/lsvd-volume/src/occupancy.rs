@@ -27,9 +27,13 @@ pub(crate) async fn refuse_if_in_use(
     let store_error = |error| store.store_error(error);
     let bucket = store.bucket();
     let mut newest_unix_ms = i64::MIN;
-    for folder in [names::SUPERBLOCK_FOLDER, names::LOG_FOLDER] {
+    for folder in [names::SUPERBLOCK_FOLDER, store.log_folder()] {
         let listed = bucket.list(folder, None).await.map_err(store_error)?;
-        let newest = listed.iter().map(|listed| listed.last_modified_unix_ms).max();
+        // The log of a volume that was adopted may have others' objects beside it.
+        let ours = listed.iter().filter(|listed| {
+            names::parse_superblock(&listed.name).is_some() || store.is_log_name(&listed.name)
+        });
+        let newest = ours.map(|listed| listed.last_modified_unix_ms).max();
         newest_unix_ms = newest_unix_ms.max(newest.unwrap_or(i64::MIN));
     }
     // After the listings: what is written meanwhile makes the volume look older than it is, never younger.

@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use lsvd_format::ObjectFormat;
+
 use crate::JournalOptions;
 
 /// How a new volume is made.
@@ -19,6 +21,9 @@ pub struct CreateOptions {
     /// Use a store whose create-only PUT does not hold. Two writers at once then lose data: the caller vouches that
     /// there is one.
     pub unsafe_single_writer: bool,
+    /// The format of its log objects. Format 1 is for whoever has a reader of the experiment that this descends from, and
+    /// needs `unsafe_single_writer`: its objects do not say whose they are. 2 by default.
+    pub log_format: ObjectFormat,
     /// Where time and randomness come from.
     pub environment: Environment,
 }
@@ -26,7 +31,41 @@ pub struct CreateOptions {
 impl CreateOptions {
     /// A volume of `size_bytes` with the defaults.
     pub fn new(size_bytes: u64) -> Self {
-        Self { size_bytes, window: 128, unsafe_single_writer: false, environment: Environment::default() }
+        Self {
+            size_bytes,
+            window: 128,
+            unsafe_single_writer: false,
+            log_format: ObjectFormat::V2,
+            environment: Environment::default(),
+        }
+    }
+}
+
+/// How a log of format 1 becomes a volume.
+#[derive(Clone, Debug)]
+pub struct AdoptOptions {
+    /// What a new volume has too. [`CreateOptions::log_format`] is the format that the log goes on in.
+    pub create: CreateOptions,
+    /// What the names of the log's objects begin with, relative to the volume's prefix: nothing by default, else folders,
+    /// each with its slash.
+    pub log_prefix: String,
+    /// The number that the log begins with, where that is neither 0 nor 1: the caller vouches that nothing before it is
+    /// missing.
+    pub first_number: Option<u64>,
+    /// A log to which something was added this lately, by the store's clock, is taken for one that is still written, and
+    /// refused. One minute by default.
+    pub quiet_for: Duration,
+}
+
+impl AdoptOptions {
+    /// A volume of `size_bytes` with the defaults.
+    pub fn new(size_bytes: u64) -> Self {
+        Self {
+            create: CreateOptions::new(size_bytes),
+            log_prefix: String::new(),
+            first_number: None,
+            quiet_for: Duration::from_secs(60),
+        }
     }
 }
 

@@ -72,11 +72,11 @@ pub async fn survey(bucket: &Bucket) -> Result<Survey, Error> {
     let strays: BTreeSet<String> = match &recovered.damage {
         // What is behind a damaged object may well be the log's.
         Some(_) => BTreeSet::new(),
-        None => recovered.strays.iter().map(|&number| names::log_object(number)).collect(),
+        None => recovered.strays.iter().map(|&number| store.log_name(number)).collect(),
     };
     let mut groups = BTreeMap::new();
     for entry in &listed {
-        if let Some(kind) = kind_of(&entry.name, &strays) {
+        if let Some(kind) = kind_of(&store, &entry.name, &strays) {
             add(groups.entry(kind).or_insert_with(|| Orphans::none(kind)), entry);
         }
     }
@@ -87,9 +87,9 @@ pub async fn survey(bucket: &Bucket) -> Result<Survey, Error> {
     })
 }
 
-fn kind_of(name: &str, strays: &BTreeSet<String>) -> Option<OrphanKind> {
+fn kind_of(store: &VolumeStore, name: &str, strays: &BTreeSet<String>) -> Option<OrphanKind> {
     let below = |folder: &str| name.starts_with(folder);
-    let numbered = names::parse_superblock(name).is_some() || names::parse_log_object(name).is_some();
+    let numbered = names::parse_superblock(name).is_some() || store.is_log_name(name);
     match () {
         () if below(names::PROBE_FOLDER) => Some(OrphanKind::Probe),
         () if below(names::ARCHIVE_FOLDER) => Some(OrphanKind::Archived),

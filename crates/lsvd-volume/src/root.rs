@@ -8,9 +8,10 @@ use futures::StreamExt;
 use lsvd_backend::Bucket;
 use lsvd_engine::LastData;
 use lsvd_format::superblock::Superblock;
+use lsvd_format::v1::parse_v1_name;
 use lsvd_format::{
-    BLOCK_BYTES, Epoch, JournalId, SequenceNumber, SuperblockNumber, VOLUME_BYTES_MAX, VolumeId, WriterId,
-    names,
+    BLOCK_BYTES, Epoch, JournalId, LogLayout, ObjectFormat, SequenceNumber, SuperblockNumber,
+    VOLUME_BYTES_MAX, VolumeId, WriterId, names,
 };
 
 use crate::guarantees::probe_for_creation;
@@ -21,6 +22,9 @@ use crate::{CreateOptions, Error};
 
 /// Folders looked into at once by [`list`].
 const FOLDERS_AT_ONCE: usize = 16;
+
+/// Digits of the names of a new log of format 1, as many as format 2 has.
+const NAME_DIGITS: u8 = 16;
 
 /// What was created.
 #[derive(Clone, Debug)]
@@ -50,6 +54,10 @@ pub struct VolumeInfo {
     pub window: u64,
     /// Single writer by the user's word.
     pub unsafe_single_writer: bool,
+    /// Number of the first log object.
+    pub log_first_number: SequenceNumber,
+    /// The layout of a log that has objects of format 1; `None` if all are of format 2.
+    pub log_layout: Option<LogLayout>,
     /// Closed cleanly, and not opened since.
     pub closed_cleanly: bool,
     /// Last number of the gapless log, if it holds an object.
@@ -71,22 +79,17 @@ pub struct VolumeInfo {
 /// # Errors
 /// [`Error::Exists`] if there is one, [`Error::UnsafeStore`] if the store does not hold create-only PUT.
 pub async fn create(bucket: &Bucket, options: &CreateOptions) -> Result<Created, Error> {
-    let CreateOptions { size_bytes, window, unsafe_single_writer, environment } = options;
-    if *size_bytes == 0 || size_bytes % BLOCK_BYTES != 0 || *size_bytes > VOLUME_BYTES_MAX {
-        return Err(Error::Invalid(format!(
-            "a volume of {size_bytes} bytes can not be: the size is a multiple of {BLOCK_BYTES}, above 0 and at most \
-             {VOLUME_BYTES_MAX}"
-        )));
-    }
-    if !(2..=65_536).contains(window) {
-        return Err(Error::Invalid(format!("a window of {window} can not be: it is 2 to 65536")));
-    }
-    let store = VolumeStore::new(bucket.clone());
-    let exists = || Err(Error::Exists { volume: store.label() });
-    if !store.superblock_numbers(None).await?.is_empty() {
-        return exists();
-    }
-    if !store.list_log(None).await?.is_empty() {
+    check_options(options)?;
+    let layout = (options.log_format == ObjectFormat::V1).then(|| LogLayout {
+        prefix: String::new(),
+        name_digits: NAME_DIGITS,
+        append_format: ObjectFormat::V1,
+    });
+    let store = VolumeStore::new(bucket.clone()).with_layout(layout.clone());
+    refuse_existing(&store).await?;
+    if let Some(layout) = &layout {
+        refuse_format_1(&store, &layout.prefix).await?;
+    } else if !store.list_log(None).await?.is_empty() {
         let folder = names::LOG_FOLDER;
         return Err(Error::Invalid(format!(
             "'{}' has objects in {folder} but no superblock: they would be taken for the new volume's log; choose \
@@ -94,28 +97,91 @@ pub async fn create(bucket: &Bucket, options: &CreateOptions) -> Result<Created,
             store.label()
         )));
     }
-    let guarantees = probe_for_creation(&store, environment, *unsafe_single_writer).await?;
+    let guarantees = probe_for_creation(&store, &options.environment, options.unsafe_single_writer).await?;
+    let log = NewLog { layout, first: SequenceNumber(1), reached: None };
+    let volume_id = put_first_superblock(&store, options, log).await?;
+    Ok(Created { volume_id, guarantees })
+}
+
+/// Whether a volume can be made so.
+pub(crate) fn check_options(options: &CreateOptions) -> Result<(), Error> {
+    let (size_bytes, window) = (options.size_bytes, options.window);
+    if size_bytes == 0 || size_bytes % BLOCK_BYTES != 0 || size_bytes > VOLUME_BYTES_MAX {
+        return Err(Error::Invalid(format!(
+            "a volume of {size_bytes} bytes can not be: the size is a multiple of {BLOCK_BYTES}, above 0 and at most \
+             {VOLUME_BYTES_MAX}"
+        )));
+    }
+    if !(2..=65_536).contains(&window) {
+        return Err(Error::Invalid(format!("a window of {window} can not be: it is 2 to 65536")));
+    }
+    if options.log_format == ObjectFormat::V1 && !options.unsafe_single_writer {
+        let words = "a log that goes on in format 1 needs --unsafe-single-writer: its objects do not say whose they are, so \
+                     that two writers at once LOSE DATA; you vouch that there is one";
+        return Err(Error::Invalid(words.to_owned()));
+    }
+    Ok(())
+}
+
+/// Refuses to make a volume where there is one.
+pub(crate) async fn refuse_existing(store: &VolumeStore) -> Result<(), Error> {
+    match store.superblock_numbers(None).await?.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Exists { volume: store.label() }),
+    }
+}
+
+async fn refuse_format_1(store: &VolumeStore, prefix: &str) -> Result<(), Error> {
+    let listed = store.bucket().list(prefix, None).await.map_err(|error| store.store_error(error))?;
+    let Some(object) = listed.iter().find(|entry| parse_v1_name(&entry.name).is_some()) else {
+        return Ok(());
+    };
+    Err(Error::Invalid(format!(
+        "'{}' has the object '{}', which would be taken for the new volume's log: choose another place, or `lsvd adopt` it",
+        store.label(),
+        object.name
+    )))
+}
+
+/// The log of a new volume.
+pub(crate) struct NewLog {
+    pub(crate) layout: Option<LogLayout>,
+    pub(crate) first: SequenceNumber,
+    pub(crate) reached: Option<SequenceNumber>,
+}
+
+/// Creates the superblock that makes a volume.
+pub(crate) async fn put_first_superblock(
+    store: &VolumeStore,
+    options: &CreateOptions,
+    log: NewLog,
+) -> Result<VolumeId, Error> {
+    let environment = &options.environment;
     let superblock = Superblock {
         volume_id: VolumeId((environment.random)()),
         epoch: Epoch(1),
         writer_id: WriterId((environment.random)()),
-        size_bytes: *size_bytes,
-        window: *window,
-        log_first_number: SequenceNumber(1),
-        unsafe_single_writer: *unsafe_single_writer,
+        size_bytes: options.size_bytes,
+        window: options.window,
+        log_first_number: log.first,
+        log_layout: None,
+        unsafe_single_writer: options.unsafe_single_writer,
         closed_at: None,
-        log_reached: None,
+        log_reached: log.reached,
+        log_begun_epoch: None,
         journal: None,
         written_unix_ms: (environment.now_unix_ms)(),
         written_by: written_by(),
         features_to_read: Vec::new(),
         features_to_write: Vec::new(),
         unknown: serde_json::Map::new(),
-    };
+    }
+    .with_layout(log.layout);
+    let exists = || Err(Error::Exists { volume: store.label() });
     match store.put_superblock(SuperblockNumber(1), &superblock).await? {
         // It may be a number that was pruned since the first look: then the volume is another's.
-        Put::Mine if newest_readable(&store, false).await?.1.volume_id != superblock.volume_id => exists(),
-        Put::Mine => Ok(Created { volume_id: superblock.volume_id, guarantees }),
+        Put::Mine if newest_readable(store, false).await?.1.volume_id != superblock.volume_id => exists(),
+        Put::Mine => Ok(superblock.volume_id),
         Put::Theirs(_) => exists(),
     }
 }
@@ -168,6 +234,8 @@ pub async fn inspect(bucket: &Bucket) -> Result<VolumeInfo, Error> {
         writer_id: superblock.writer_id,
         window: superblock.window,
         unsafe_single_writer: superblock.unsafe_single_writer,
+        log_first_number: superblock.log_first_number,
+        log_layout: superblock.log_layout,
         closed_cleanly: superblock.closed_at.is_some(),
         durable_number: recovered.replay.last().map(|(number, _)| number),
         log_objects: listed.len() as u64,

@@ -1,16 +1,19 @@
 //! The volume's objects in its bucket: superblock versions and log objects, put and read with their identities checked.
 //!
 //! The one place that resolves lost answers (rule 2): "already exists" is never believed, the stored object is read and
-//! says whose it is. Knows no order of steps: take-over and uploads do.
+//! says whose it is. Knows no order of steps: take-over and uploads do. Learns what the log's objects are called from the
+//! first superblock that it reads: that never changes.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_backend::{Bucket, Created, PutPayload, Site, Verb};
 use lsvd_format::log_object::Header;
 use lsvd_format::superblock::{self, Superblock};
-use lsvd_format::{DecodeError, SequenceNumber, SuperblockNumber, names};
+use lsvd_format::{
+    AnyHeader, DecodeError, LogLayout, ObjectFormat, SequenceNumber, SuperblockNumber, decode_any, names,
+};
 use tokio::time::Instant;
 
 use crate::Error;
@@ -32,6 +35,8 @@ const EXISTS_PAUSE_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct VolumeStore {
     bucket: Bucket,
     label: Arc<str>,
+    /// What the superblocks say of the log's layout, since one was read.
+    layout: Arc<OnceLock<Option<LogLayout>>>,
 }
 
 /// Whose object is stored under the number that was put.
@@ -53,7 +58,40 @@ pub(crate) struct ListedLog {
 impl VolumeStore {
     pub(crate) fn new(bucket: Bucket) -> Self {
         let label = Arc::from(bucket.label());
-        Self { bucket, label }
+        Self { bucket, label, layout: Arc::default() }
+    }
+
+    /// A volume to be, whose log has this layout.
+    pub(crate) fn with_layout(self, layout: Option<LogLayout>) -> Self {
+        Self { layout: Arc::new(OnceLock::from(layout)), ..self }
+    }
+
+    /// The layout of a log that may have objects of format 1; `None` if it may not, or no superblock was read yet.
+    pub(crate) fn layout(&self) -> Option<&LogLayout> {
+        self.layout.get()?.as_ref()
+    }
+
+    /// The format of new log objects.
+    pub(crate) fn append_format(&self) -> ObjectFormat {
+        self.layout().map_or(ObjectFormat::V2, |layout| layout.append_format)
+    }
+
+    /// The name of a log object.
+    pub(crate) fn log_name(&self, number: SequenceNumber) -> String {
+        self.layout().map_or_else(|| names::log_object(number), |layout| layout.name(number))
+    }
+
+    /// Whether an object's name is one of the log's.
+    pub(crate) fn is_log_name(&self, name: &str) -> bool {
+        match self.layout() {
+            None => names::parse_log_object(name).is_some(),
+            Some(layout) => layout.parse(name).is_some(),
+        }
+    }
+
+    /// Where the log's objects lie.
+    pub(crate) fn log_folder(&self) -> &str {
+        self.layout().map_or(names::LOG_FOLDER, |layout| &layout.prefix)
     }
 
     pub(crate) fn bucket(&self) -> &Bucket {
@@ -109,7 +147,11 @@ impl VolumeStore {
             );
         }
         let superblock = superblock::decode(number, &head.bytes);
-        superblock.map(Some).map_err(|error| self.decode_error(name, error))
+        let superblock = superblock.map_err(|error| self.decode_error(name.clone(), error))?;
+        if *self.layout.get_or_init(|| superblock.log_layout.clone()) != superblock.log_layout {
+            return Err(self.corrupt(name, "it says something else of the log's layout than another version"));
+        }
+        Ok(Some(superblock))
     }
 
     /// Creates a superblock version.
@@ -136,19 +178,28 @@ impl VolumeStore {
 
     /// Lists the log above `after` (all of it without), ascending.
     pub(crate) async fn list_log(&self, after: Option<SequenceNumber>) -> Result<Vec<ListedLog>, Error> {
-        let after = after.map(names::log_object);
-        let listed = self.bucket.list(names::LOG_FOLDER, after.as_deref()).await;
+        // Names of format 2 have the order of their numbers, and a listing of many begins in their midst.
+        let after_name = after.filter(|_| self.layout().is_none()).map(names::log_object);
+        let listed = self.bucket.list(self.log_folder(), after_name.as_deref()).await;
         let listed = listed.map_err(|error| self.store_error(error))?;
         let parse = |entry: &lsvd_backend::Listed| {
-            let number = names::parse_log_object(&entry.name)?;
-            Some(ListedLog { number, object_bytes: entry.object_bytes })
+            let number = match self.layout() {
+                None => names::parse_log_object(&entry.name),
+                Some(layout) => layout.parse(&entry.name),
+            };
+            Some(ListedLog { number: number?, object_bytes: entry.object_bytes })
         };
-        Ok(listed.iter().filter_map(parse).collect())
+        let mut log: Vec<ListedLog> = listed.iter().filter_map(parse).collect();
+        if self.layout().is_some() {
+            log.retain(|entry| after.is_none_or(|after| entry.number > after));
+            log.sort_unstable_by_key(|entry| entry.number);
+        }
+        Ok(log)
     }
 
     /// Reads a log object's header, and checks the object's length and number against it; `None` if it is definitely
     /// not there.
-    pub(crate) async fn read_log_header(&self, number: SequenceNumber) -> Result<Option<Header>, Error> {
+    pub(crate) async fn read_log_header(&self, number: SequenceNumber) -> Result<Option<AnyHeader>, Error> {
         for _ in 1..VERIFY_TRIES {
             match self.read_log_header_once(number).await {
                 Err(error @ Error::Corrupt { .. }) => tracing::warn!("{error}; it is read again"),
@@ -158,13 +209,18 @@ impl VolumeStore {
         self.read_log_header_once(number).await
     }
 
-    async fn read_log_header_once(&self, number: SequenceNumber) -> Result<Option<Header>, Error> {
-        let name = names::log_object(number);
+    async fn read_log_header_once(&self, number: SequenceNumber) -> Result<Option<AnyHeader>, Error> {
+        let name = self.log_name(number);
         let mut read_bytes = HEADER_READ_BYTES;
         let (header, object_bytes) = loop {
             let head = self.bucket.read_head(&name, read_bytes).await;
             let Some(head) = head.map_err(|error| self.store_error(error))? else { return Ok(None) };
-            match Header::decode(&head.bytes) {
+            let header = match self.layout() {
+                // Twelve KiB of zeroes are a sound object of format 1: only where that format may be.
+                None => Header::decode(&head.bytes).map(AnyHeader::V2),
+                Some(_) => decode_any(&head.bytes),
+            };
+            match header {
                 Ok(header) => break (header, head.object_bytes),
                 Err(DecodeError::Short { need_bytes, .. })
                     if need_bytes > read_bytes && need_bytes <= head.object_bytes =>
@@ -179,30 +235,48 @@ impl VolumeStore {
                 format!("it has {object_bytes} bytes where its header says {}", header.object_bytes());
             return Err(self.corrupt(name, reason));
         }
-        if header.identity.number != number {
-            return Err(
-                self.corrupt(name, format!("its header says that it is number {}", header.identity.number))
-            );
+        match &header {
+            AnyHeader::V2(header) if header.identity.number != number => {
+                let said = header.identity.number;
+                Err(self.corrupt(name, format!("its header says that it is number {said}")))
+            }
+            _ => Ok(Some(header)),
         }
-        Ok(Some(header))
     }
 
-    /// Creates a log object from its encoded bytes.
+    /// Creates a log object from its header and all of its encoded bytes.
     pub(crate) async fn put_log_object(
         &self,
-        header: &Header,
+        number: SequenceNumber,
+        header: &AnyHeader,
         object: PutPayload,
-    ) -> Result<Put<Header>, Error> {
-        let number = header.identity.number;
-        let mut conflict = Conflict::new(self, names::log_object(number));
+    ) -> Result<Put<AnyHeader>, Error> {
+        let name = self.log_name(number);
+        let mut conflict = Conflict::new(self, name.clone());
         loop {
-            let created = self.bucket.create(&names::log_object(number), object.clone()).await;
+            let created = self.bucket.create(&name, object.clone()).await;
             match created.map_err(|error| self.store_error(error))? {
                 Created::Done => return Ok(Put::Mine),
-                Created::Exists => match self.read_log_header(number).await? {
-                    Some(stored) if stored.identity == header.identity => return Ok(Put::Mine),
-                    Some(stored) => return Ok(Put::Theirs(stored)),
-                    None => conflict.again().await?,
+                // Format 1 has no identity: only the same bytes are mine.
+                Created::Exists if matches!(header, AnyHeader::V1(_)) => {
+                    match self.read_whole(&name).await? {
+                        Some(stored) if is_payload(&stored, &object) => return Ok(Put::Mine),
+                        // It may be gone again before its header is read: then it was nobody's.
+                        Some(_) => match self.read_log_header(number).await? {
+                            Some(stored) => return Ok(Put::Theirs(stored)),
+                            None => conflict.again().await?,
+                        },
+                        None => conflict.again().await?,
+                    }
+                }
+                Created::Exists => match (self.read_log_header(number).await?, header) {
+                    (Some(AnyHeader::V2(stored)), AnyHeader::V2(mine))
+                        if stored.identity == mine.identity =>
+                    {
+                        return Ok(Put::Mine);
+                    }
+                    (Some(stored), _) => return Ok(Put::Theirs(stored)),
+                    (None, _) => conflict.again().await?,
                 },
             }
         }
@@ -213,7 +287,7 @@ impl VolumeStore {
     ///
     /// Gives whether it was still there.
     pub(crate) async fn archive_log_object(&self, number: SequenceNumber, copy: &str) -> Result<bool, Error> {
-        let name = names::log_object(number);
+        let name = self.log_name(number);
         let (first, second) = (self.read_whole(&name).await?, self.read_whole(&name).await?);
         let (Some(object), Some(again)) = (first, second) else { return Ok(false) };
         if object != again {
@@ -245,6 +319,17 @@ impl VolumeStore {
         let deleted = self.bucket.delete(&names::superblock(number)).await;
         deleted.map_err(|error| self.store_error(error))
     }
+}
+
+/// Whether these are the bytes that were put.
+fn is_payload(stored: &[u8], object: &PutPayload) -> bool {
+    let mut rest = stored;
+    let same = object.iter().all(|piece| {
+        let (begins, after) = rest.split_at(piece.len().min(rest.len()));
+        rest = after;
+        begins == &piece[..]
+    });
+    same && rest.is_empty()
 }
 
 /// A create that is answered "exists" while nothing is there (a 409): it is made again, but neither without pause nor

@@ -6,18 +6,23 @@
 //! 3. a listing of superblocks without a higher number means that this writer is the newest, as of its fence;
 //! 4. stragglers are archived, which nobody refers to any more.
 //!
-//! No clock decides anything here (rule 9).
+//! No clock decides anything here (rule 9). In a log that goes on in format 1 the fence is a mark: it ends what older
+//! writers can acknowledge, but skips no numbers. So a fifth step says in the superblock that nothing is left beyond the
+//! mark; and late objects of older writers can meet new numbers, which is why such a volume needs its user's word for a
+//! single writer.
 
 use futures::StreamExt;
+use lsvd_backend::PutPayload;
 use lsvd_engine::Replay;
 use lsvd_format::log_object::{Entry, Header};
 use lsvd_format::superblock::Superblock;
 use lsvd_format::{
-    Epoch, JournalId, NUMBER_MAX, ObjectIdentity, SequenceNumber, SuperblockNumber, WriterId, names,
+    AnyHeader, Epoch, JournalId, NUMBER_MAX, ObjectFormat, ObjectIdentity, SequenceNumber, SuperblockNumber,
+    WriterId, names, v1,
 };
 
 use crate::acceptance::in_use;
-use crate::recovery::{Recovered, recover};
+use crate::recovery::{Recovered, is_unbegun_mark, recover};
 use crate::store::{Put, VolumeStore};
 use crate::{Environment, Error, OpenOptions, Recovery};
 
@@ -45,13 +50,21 @@ pub(crate) async fn take_over(
 ) -> Result<TakenOver, Error> {
     let environment = &options.environment;
     let writer = WriterId((environment.random)());
-    let (number, superblock) = raise_epoch(store, options, writer, journal).await?;
+    let (mut number, mut superblock) = raise_epoch(store, options, writer, journal).await?;
     tracing::info!(volume = %store.label(), epoch = %superblock.epoch, "starting recovery");
-    let Recovered { mut replay, strays, .. } = recover(store, &superblock, false).await?;
+    let Recovered { mut replay, mut strays, unbegun_mark, .. } = recover(store, &superblock, false).await?;
     refuse_a_newer_log(store, &superblock, &replay)?;
     refuse_a_hole(store, &replay, &strays, superblock.window).await?;
     refuse_a_shorter_log(store, &superblock, &replay)?;
-    let fence = land_fence(store, environment, &superblock, &mut replay).await?;
+    let fence = match unbegun_mark {
+        // It ended what older writers can acknowledge, and its own writer can not begin any more.
+        Some(mark) => mark,
+        None => land_fence(store, environment, &superblock, &mut replay).await?,
+    };
+    if store.append_format() == ObjectFormat::V1 {
+        // Before the look for a newer writer: what is listed now is none of its objects.
+        strays = store.list_log(Some(fence)).await?.iter().map(|entry| entry.number).collect();
+    }
     let newer = store.superblock_numbers(Some(number)).await?;
     if let Some(newest) = newer.last() {
         return Err(Error::Fenced { volume: store.label(), epoch: Some(Epoch(newest.0)) });
@@ -60,6 +73,9 @@ pub(crate) async fn take_over(
     tracing::info!(volume = %store.label(), "recovery complete (processed {objects_processed} objects)");
     let objects_archived = archive(store, environment, &superblock, &replay, fence, strays).await?;
     tracing::info!(volume = %store.label(), "archived {objects_archived} objects beyond the recovery point");
+    if store.append_format() == ObjectFormat::V1 {
+        begin(store, environment, (&mut number, &mut superblock)).await?;
+    }
     prune_superblocks(store, number).await?;
     let recovery =
         Recovery { objects_processed, objects_archived, durable_number: fence, journal_records: 0 };
@@ -147,7 +163,7 @@ async fn refuse_a_hole(
         "it is missing, but number {beyond} is there, which no writer could have put before it was: restore it, or \
          open read-only what lies before it"
     );
-    Err(store.corrupt(names::log_object(next), reason))
+    Err(store.corrupt(store.log_name(next), reason))
 }
 
 /// A log that ends before a number that it had reached has lost objects, or was wound back by hand.
@@ -160,7 +176,7 @@ fn refuse_a_shorter_log(store: &VolumeStore, superblock: &Superblock, replay: &R
         "it is missing, though the log had reached number {reached}: restore it; open read-only what lies before it; or, \
          if the newest objects were deleted to wind the volume back, open with --accept-shorter-log"
     );
-    Err(store.corrupt(names::log_object(next), reason))
+    Err(store.corrupt(store.log_name(next), reason))
 }
 
 /// Step 2: ends the old writers' log at the first number that none of them used. Gives the fence's number.
@@ -175,7 +191,7 @@ async fn land_fence(
         let next = SequenceNumber(number.0.saturating_add(superblock.window));
         // Also room for this writer's own objects: a log so near the end was not written by any honest writer.
         if next.0 > NUMBER_MAX / 2 {
-            return Err(store.corrupt(names::log_object(number), "the log has no numbers left"));
+            return Err(store.corrupt(store.log_name(number), "the log has no numbers left"));
         }
         let identity = ObjectIdentity {
             volume: superblock.volume_id,
@@ -183,25 +199,48 @@ async fn land_fence(
             writer: superblock.writer_id,
             number,
         };
-        let sealed_unix_ms = (environment.now_unix_ms)();
-        let header = Header { identity, sealed_unix_ms, journal: None, entries: vec![Entry::Fence { next }] };
-        let mut bytes = Vec::new();
-        header.encode(&mut bytes);
-        let stored = match store.put_log_object(&header, bytes.into()).await? {
-            Put::Mine => header,
-            Put::Theirs(theirs) if theirs.identity.epoch > superblock.epoch => {
-                return Err(Error::Fenced { volume: store.label(), epoch: Some(theirs.identity.epoch) });
+        let (header, bytes) = fence(store.append_format(), identity, next, (environment.now_unix_ms)());
+        let (mine, stored) = match store.put_log_object(number, &header, bytes).await? {
+            Put::Mine => (true, header),
+            Put::Theirs(theirs) if theirs.epoch() > Some(superblock.epoch) => {
+                return Err(Error::Fenced { volume: store.label(), epoch: theirs.epoch() });
             }
             // It came first and may be acknowledged: it belongs to the log.
-            Put::Theirs(theirs) => theirs,
+            Put::Theirs(theirs) => (false, theirs),
         };
-        let mine = stored.identity == identity;
-        let accepted = replay.accept(&stored);
-        accepted.map_err(|error| store.corrupt(names::log_object(number), error.to_string()))?;
-        if mine {
+        let accepted = replay.accept_any(number, &stored);
+        accepted.map_err(|error| store.corrupt(store.log_name(number), error.to_string()))?;
+        // A mark of another's is as good: what lies beyond it is nobody's.
+        if mine || is_unbegun_mark(superblock, &stored) {
             return Ok(number);
         }
     }
+}
+
+/// The object that ends the log of older writers, and its bytes.
+fn fence(
+    format: ObjectFormat,
+    identity: ObjectIdentity,
+    next: SequenceNumber,
+    sealed_unix_ms: u64,
+) -> (AnyHeader, PutPayload) {
+    let mut bytes = Vec::new();
+    let header = match format {
+        ObjectFormat::V1 => {
+            let ObjectIdentity { volume, epoch, writer, number } = identity;
+            let mark = Some(v1::Mark { volume, epoch, writer, number });
+            let header = v1::Header { entries: Vec::new(), mark };
+            header.encode(&mut bytes);
+            AnyHeader::V1(header)
+        }
+        ObjectFormat::V2 => {
+            let entries = vec![Entry::Fence { next }];
+            let header = Header { identity, sealed_unix_ms, journal: None, entries };
+            header.encode(&mut bytes);
+            AnyHeader::V2(header)
+        }
+    };
+    (header, bytes.into())
 }
 
 /// Step 4: moves what no log can refer to any more out of the way. Gives how many objects it moved.
@@ -213,32 +252,57 @@ async fn archive(
     fence: SequenceNumber,
     mut strays: Vec<SequenceNumber>,
 ) -> Result<u64, Error> {
-    strays.extend(store.list_log(Some(fence)).await?.iter().map(|entry| entry.number));
+    let dense = store.append_format() == ObjectFormat::V1;
+    if !dense {
+        strays.extend(store.list_log(Some(fence)).await?.iter().map(|entry| entry.number));
+    }
     // Only numbers that a fence of this log skips. A stray of the first listing may have been taken in since; and a
     // newer writer, if one is at work already, never uses a skipped number, so nothing of it is touched.
-    strays.retain(|number| replay.skips(*number));
+    strays.retain(|number| dense || replay.skips(*number));
     strays.sort_unstable();
     strays.dedup();
     let moved_at_unix_ms = (environment.now_unix_ms)();
     let moves = futures::stream::iter(strays).map(|number| async move {
-        let name = names::log_object(number);
+        let name = store.log_name(number);
         let copy = names::archived(moved_at_unix_ms, superblock.epoch, names::BEYOND_FENCE, &name);
         tracing::warn!(volume = %store.label(), object = %name, "moving to {copy}");
         match store.archive_log_object(number, &copy).await {
-            Ok(moved) => moved,
+            // Its number is one of those that come next.
+            Err(error) if dense => Err(error),
             Err(error) => {
                 // It is in nobody's way: its number is skipped for good, and the next opening tries again.
                 tracing::warn!(volume = %store.label(), object = %name, "left where it is: {error}");
-                false
+                Ok(false)
             }
+            moved => moved,
         }
     });
     let mut moves = moves.buffered(ARCHIVE_AT_ONCE);
     let mut archived = 0;
     while let Some(moved) = moves.next().await {
-        archived += u64::from(moved);
+        archived += u64::from(moved?);
     }
     Ok(archived)
+}
+
+/// Says that all beyond the mark is archived: from here on what follows it is this writer's. Until then the next opening
+/// would take what was left there for strays, and not for the log.
+async fn begin(
+    store: &VolumeStore,
+    environment: &Environment,
+    (number, superblock): (&mut SuperblockNumber, &mut Superblock),
+) -> Result<(), Error> {
+    let begun = Superblock {
+        log_begun_epoch: Some(superblock.epoch),
+        written_unix_ms: (environment.now_unix_ms)(),
+        ..superblock.clone()
+    };
+    *number = number.next();
+    if let Put::Theirs(theirs) = store.put_superblock(*number, &begun).await? {
+        return Err(Error::Fenced { volume: store.label(), epoch: Some(theirs.epoch) });
+    }
+    *superblock = begun;
+    Ok(())
 }
 
 /// Deletes superblock versions that are far below this writer's.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use lsvd_backend::PutPayload;
 use lsvd_engine::{Event, ObjectRecord, SealedBatch};
-use lsvd_format::log_object::{FRAME_HEAD_BYTES, encode_frame_heads};
-use lsvd_format::{BLOCK_LEN, BlockOrdinal, names};
+use lsvd_format::log_object::{Entry, FRAME_HEAD_BYTES, Header, encode_frame_heads};
+use lsvd_format::{AnyHeader, BLOCK_LEN, BlockOrdinal, ObjectFormat, v1};
 
 use crate::Error;
 use crate::core::Core;
@@ -22,22 +22,22 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Puts the batch's object, however long it takes, and tells the engine.
 pub(crate) async fn upload(core: Arc<Core>, batch: Arc<SealedBatch>) {
-    let object = encode(&batch);
+    let header = header(&batch);
+    let object = encode(&header, &batch);
     let object_bytes = object.content_length() as u64;
     let number = batch.header.identity.number;
     let mut wait = RETRY_FIRST;
     loop {
-        match core.store().put_log_object(&batch.header, object.clone()).await {
+        match core.store().put_log_object(number, &header, object.clone()).await {
             Ok(Put::Mine) => break,
             Ok(Put::Theirs(theirs)) => {
-                let epoch = Some(theirs.identity.epoch);
-                return core.end(Error::Fenced { volume: core.store().label(), epoch });
+                return core.end(Error::Fenced { volume: core.store().label(), epoch: theirs.epoch() });
             }
             // The number holds something that is nobody's log object. Nothing above it can be acknowledged.
             Err(error @ (Error::Corrupt { .. } | Error::Newer { .. })) => return core.end(error),
             Err(error) => {
                 core.upload_fails(number, error.clone());
-                let object = names::log_object(number);
+                let object = core.store().log_name(number);
                 tracing::error!(%object, "an upload fails and is tried again in {} ms: {error}", wait.as_millis());
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(RETRY_MAX);
@@ -48,7 +48,11 @@ pub(crate) async fn upload(core: Arc<Core>, batch: Arc<SealedBatch>) {
     drop(object);
     let record = ObjectRecord {
         identity: batch.header.identity,
-        header_bytes: batch.header.header_bytes(),
+        format: batch.format,
+        header_bytes: match &header {
+            AnyHeader::V1(_) => v1::HEADER_BYTES,
+            AnyHeader::V2(header) => header.header_bytes(),
+        },
         payload_blocks: batch.header.payload_blocks(),
     };
     // Before the engine's map points at the object, so that the next read finds it.
@@ -57,10 +61,43 @@ pub(crate) async fn upload(core: Arc<Core>, batch: Arc<SealedBatch>) {
     core.event(Event::Uploaded { number });
 }
 
-/// The object's bytes: the header, then for each block its frame's head and the block itself, where it lies.
-fn encode(batch: &SealedBatch) -> PutPayload {
+/// The header in the format that the object is to have.
+fn header(batch: &SealedBatch) -> AnyHeader {
+    match batch.format {
+        ObjectFormat::V1 => {
+            let entries = batch.header.entries.iter().map(|entry| match entry {
+                Entry::Data { extent } => v1::Entry {
+                    address_bytes: extent.start.offset_bytes(),
+                    size_bytes: u32::try_from(extent.count.bytes()).expect("a batch has less than 4 GiB"),
+                },
+                other => unreachable!("an object of format 1 is to hold {other:?}"),
+            });
+            AnyHeader::V1(v1::Header { entries: entries.collect(), mark: None })
+        }
+        ObjectFormat::V2 => AnyHeader::V2(batch.header.clone()),
+    }
+}
+
+/// The object's bytes: the header, then the payload where it lies, in format 2 each block behind its frame's head.
+fn encode(header: &AnyHeader, batch: &SealedBatch) -> PutPayload {
+    let object: PutPayload = match header {
+        AnyHeader::V1(header) => {
+            let mut header_bytes = Vec::new();
+            header.encode(&mut header_bytes);
+            std::iter::once(Bytes::from(header_bytes)).chain(batch.payload.iter().cloned()).collect()
+        }
+        AnyHeader::V2(header) => frames(header, batch),
+    };
+    assert_eq!(
+        object.content_length() as u64,
+        header.object_bytes(),
+        "the header counts its payload's blocks"
+    );
+    object
+}
+
+fn frames(header: &Header, batch: &SealedBatch) -> PutPayload {
     let head_len = usize::try_from(FRAME_HEAD_BYTES).expect("a few bytes");
-    let header = &batch.header;
     let blocks = usize::try_from(header.payload_blocks()).expect("a batch is in memory");
     let mut header_bytes = Vec::new();
     header.encode(&mut header_bytes);
@@ -80,18 +117,12 @@ fn encode(batch: &SealedBatch) -> PutPayload {
             pieces.push(piece.split_to(BLOCK_LEN));
         }
     }
-    let object: PutPayload = pieces.into_iter().collect();
-    assert_eq!(
-        object.content_length() as u64,
-        header.object_bytes(),
-        "the header counts its payload's blocks"
-    );
-    object
+    pieces.into_iter().collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use lsvd_format::log_object::{Entry, Header, encode_frames};
+    use lsvd_format::log_object::encode_frames;
     use lsvd_format::{Epoch, Extent, ObjectIdentity, SequenceNumber, VolumeId, WriterId};
 
     use super::*;
@@ -114,8 +145,10 @@ mod tests {
         header.encode(&mut expected);
         encode_frames(&identity, BlockOrdinal(0), &payload.concat(), &mut expected);
 
-        let batch = SealedBatch { header, payload: payload.clone(), held_bytes: 6 << 12, for_flush: false };
-        let object = encode(&batch);
+        let format = ObjectFormat::V2;
+        let batch =
+            SealedBatch { header, format, payload: payload.clone(), held_bytes: 6 << 12, for_flush: false };
+        let object = encode(&super::header(&batch), &batch);
         let blocks: Vec<*const u8> =
             object.iter().filter(|piece| piece.len() == BLOCK_LEN).map(|piece| piece.as_ptr()).collect();
         let places: Vec<*const u8> =

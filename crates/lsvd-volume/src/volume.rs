@@ -13,7 +13,8 @@ use lsvd_backend::Bucket;
 use lsvd_engine::{Config, Engine, Request};
 use lsvd_format::superblock::Superblock;
 use lsvd_format::{
-    BLOCK_BYTES, Epoch, JournalId, JournalPosition, SequenceNumber, SuperblockNumber, VolumeId, WriterId,
+    BLOCK_BYTES, Epoch, JournalId, JournalPosition, ObjectFormat, SequenceNumber, SuperblockNumber, VolumeId,
+    WriterId,
 };
 use lsvd_local::{Journal, JournalWriter};
 
@@ -32,6 +33,9 @@ use crate::{Error, OpenOptions};
 
 /// How often a volume that closes looks whether all that was let in is stored.
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Zeroes for a volume of format 1, which has to store them: this many bytes at once.
+const ZEROES: &[u8] = &[0; 1 << 20];
 
 /// What recovery did when the volume was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +65,8 @@ pub struct VolumeDescription {
     pub read_only: bool,
     /// Its journal, if a flush is answered by one.
     pub journal: Option<JournalId>,
+    /// The format of the objects that it writes. In format 1 there is no trim, and zeroes are written as data.
+    pub append_format: ObjectFormat,
     /// What recovery did.
     pub recovery: Recovery,
 }
@@ -199,7 +205,7 @@ impl Volume {
         check_options(&options)?;
         let store = VolumeStore::new(bucket);
         let (number, superblock) = newest_readable(&store, true).await?;
-        let Recovered { replay, strays, damage } = recover(&store, &superblock, true).await?;
+        let Recovered { replay, strays, damage, .. } = recover(&store, &superblock, true).await?;
         if let Some(damage) = damage {
             let next = replay.next_number();
             tracing::warn!("{damage}; opened read-only as of the object before number {next}");
@@ -251,10 +257,16 @@ impl Volume {
             writer_id: superblock.writer_id,
             read_only,
             journal: journal.map(|position| position.journal),
+            append_format: store.append_format(),
             recovery,
         };
+        let engine = Engine::new(config, map, objects, next_number);
+        let engine = match description.append_format {
+            ObjectFormat::V1 => engine.appending_format_1(),
+            ObjectFormat::V2 => engine,
+        };
         let core = Core::start(Parts {
-            engine: Engine::new(config, map, objects, next_number),
+            engine,
             store,
             fetcher: Arc::new(fetcher),
             tasks: tasks.clone(),
@@ -349,18 +361,25 @@ impl Volume {
     /// Discards the whole blocks within the range: they read as zeroes.
     ///
     /// # Errors
-    /// As for [`Volume::write`].
+    /// As for [`Volume::write`]; always, in a volume that writes format 1.
     pub async fn trim(&self, offset_bytes: u64, length_bytes: u64, fua: bool) -> Result<(), Error> {
         if !self.gate_mutation(offset_bytes, length_bytes)? {
             return Ok(());
         }
+        if self.writes_format_1() {
+            return Err(Error::Invalid(format!(
+                "volume '{}' writes its log in format 1, which can not say that blocks were discarded; write zeroes",
+                self.label()
+            )));
+        }
         self.inner.core.request(Request::Trim { offset_bytes, length_bytes, fua }).await
     }
 
-    /// Makes the range read as zeroes; its whole blocks stay allocated if `keep_allocated`.
+    /// Makes the range read as zeroes; its whole blocks stay allocated if `keep_allocated`. A volume that writes format 1
+    /// stores the zeroes, in several writes.
     ///
     /// # Errors
-    /// As for [`Volume::write`].
+    /// As for [`Volume::write`]; in format 1 a part of it may be applied.
     pub async fn write_zeroes(
         &self,
         offset_bytes: u64,
@@ -371,8 +390,35 @@ impl Volume {
         if !self.gate_mutation(offset_bytes, length_bytes)? {
             return Ok(());
         }
+        if self.writes_format_1() {
+            return self.write_stored_zeroes(offset_bytes, length_bytes, fua).await;
+        }
         let request = Request::WriteZeroes { offset_bytes, length_bytes, keep_allocated, fua };
         self.inner.core.request(request).await
+    }
+
+    fn writes_format_1(&self) -> bool {
+        self.inner.description.append_format == ObjectFormat::V1
+    }
+
+    async fn write_stored_zeroes(
+        &self,
+        offset_bytes: u64,
+        length_bytes: u64,
+        fua: bool,
+    ) -> Result<(), Error> {
+        let (mut at, end) = (offset_bytes, offset_bytes + length_bytes);
+        while at < end {
+            // Up to a multiple of the pieces' length, so that all but the ends are whole blocks.
+            let piece = (ZEROES.len() as u64 - at % ZEROES.len() as u64).min(end - at);
+            let zeroes = &ZEROES[..usize::try_from(piece).expect("no longer than the zeroes")];
+            at += piece;
+            // The last is durable only with all that was applied before it.
+            let data = Bytes::from_static(zeroes);
+            let request = Request::Write { offset_bytes: at - piece, data, fua: fua && at == end };
+            self.inner.core.request(request).await?;
+        }
+        Ok(())
     }
 
     /// Returns when every write that had completed before the call is in the store; with a journal, when its disk has it.

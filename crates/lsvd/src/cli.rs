@@ -25,7 +25,7 @@ Exit codes:
   5    corrupt, or written by a newer lsvd
   6    not there, or there already
   7    the store does not hold create-only PUT, and nobody vouched for a single writer
-  8    --if-free: somebody else seems to write the volume
+  8    --if-free, adopt: somebody else seems to write the volume
   9    the local journal is needed, damaged, in use or another volume's, or its disk failed
   130  stopped at once by a second signal
 
@@ -37,8 +37,8 @@ like) or from a profile, never from the command line.";
 #[derive(Debug, Parser)]
 #[command(name = "lsvd", version = VERSION, after_help = EXIT_CODES, max_term_width = 110)]
 pub(crate) struct Cli {
-    /// How log lines on stderr are written
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, help_heading = "Logging")]
+    /// How log lines on stderr are written. Before the command; most take it behind their name too
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, help_heading = "Logging")]
     pub(crate) log_format: LogFormat,
 
     /// What is logged: error, warn, info, debug, trace, or directives such as info,lsvd_volume=debug
@@ -66,11 +66,59 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// How log lines are written, said behind a command's name. Commands that make a volume mean its log by `--log-format`.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct LogLines {
+    /// How log lines on stderr are written [default: text]
+    #[arg(long, value_enum, help_heading = "Logging")]
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+/// The format of a volume's log objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ObjectFormat {
+    /// That of the experiment from which lsvd descends, which its reader can read. No checksums, no trim, no journal, no
+    /// fencing of late objects: needs --unsafe-single-writer
+    #[value(name = "1")]
+    V1,
+    /// lsvd's own
+    #[value(name = "2")]
+    V2,
+}
+
+impl From<ObjectFormat> for lsvd_volume::ObjectFormat {
+    fn from(format: ObjectFormat) -> Self {
+        match format {
+            ObjectFormat::V1 => Self::V1,
+            ObjectFormat::V2 => Self::V2,
+        }
+    }
+}
+
+impl Cli {
+    /// How log lines are written: what the command says counts.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        let lines = match &self.command {
+            Command::Serve(arguments) => Some(arguments.lines),
+            Command::Ls(arguments) => Some(arguments.lines),
+            Command::Info(arguments) => Some(arguments.lines),
+            Command::Doctor(arguments) => Some(arguments.lines),
+            Command::Attach(arguments) => Some(arguments.lines),
+            Command::Detach(arguments) => Some(arguments.lines),
+            Command::Demo(arguments) => Some(arguments.lines),
+            _ => None,
+        };
+        lines.and_then(|lines| lines.log_format).unwrap_or(self.log_format)
+    }
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a new volume
     Create(Create),
+    /// Make a volume of a bucket that the experiment's daemon wrote, copying nothing
+    Adopt(Adopt),
     /// Serve volumes over NBD until a signal comes
     Serve(Serve),
     /// Attach an export to a device of this kernel, and reconnect it when its server comes back
@@ -144,6 +192,53 @@ pub(crate) struct Create {
     #[arg(long)]
     pub(crate) unsafe_single_writer: bool,
 
+    /// Format of the log's objects, for good
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = ObjectFormat::V2)]
+    pub(crate) log_format: ObjectFormat,
+
+    /// How long the store may be away.
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+
+    /// How the store is reached.
+    #[command(flatten)]
+    pub(crate) store: Store,
+}
+
+/// `lsvd adopt`
+#[derive(Args, Debug)]
+pub(crate) struct Adopt {
+    /// Where the objects lie: a prefix, or a bucket alone, which is then the volume's name
+    pub(crate) url: String,
+
+    /// Size of the device, as 64M or 1T (powers of 1,024): what the old daemon served, or more
+    #[arg(long, value_parser = parse_volume_bytes)]
+    pub(crate) size: u64,
+
+    /// Format of new objects, for good
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = ObjectFormat::V2)]
+    pub(crate) log_format: ObjectFormat,
+
+    /// What the objects' names begin with below the URL, if not with their number: folders, each with its slash
+    #[arg(long, value_name = "PREFIX", default_value = "")]
+    pub(crate) log_prefix: String,
+
+    /// The log begins with this number (decimal), and nothing before it is missing. Needed if that is neither 0 nor 1
+    #[arg(long, value_name = "N")]
+    pub(crate) first_number: Option<u64>,
+
+    /// Refuse a log to which something was added this lately, by the store's clock
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    pub(crate) quiet_for: Duration,
+
+    /// Numbers that a writer may be ahead of its first unfinished upload, for good
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u64).range(2..=65_536))]
+    pub(crate) window: u64,
+
+    /// Use format 1, or a store without create-only PUT. Two writers at once then LOSE DATA: you vouch that there is one
+    #[arg(long)]
+    pub(crate) unsafe_single_writer: bool,
+
     /// How long the store may be away.
     #[command(flatten)]
     pub(crate) patience: Patience,
@@ -197,6 +292,10 @@ pub(crate) struct Serve {
     /// crash: what was flushed is safe
     #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = parse_duration)]
     pub(crate) shutdown_timeout: Duration,
+
+    /// How log lines are written.
+    #[command(flatten)]
+    pub(crate) lines: LogLines,
 
     /// The local journal.
     #[command(flatten)]
@@ -310,6 +409,10 @@ pub(crate) struct Attach {
     /// While the server is away, requests wait this long before they fail, and the device with them
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = whole_seconds)]
     pub(crate) dead_conn_timeout: Duration,
+
+    /// How log lines are written.
+    #[command(flatten)]
+    pub(crate) lines: LogLines,
 }
 
 /// `lsvd detach`
@@ -317,6 +420,10 @@ pub(crate) struct Attach {
 pub(crate) struct Detach {
     /// The device, as /dev/nbd0
     pub(crate) device: String,
+
+    /// How log lines are written.
+    #[command(flatten)]
+    pub(crate) lines: LogLines,
 }
 
 /// `lsvd ls`
@@ -328,6 +435,10 @@ pub(crate) struct Ls {
     /// Print JSON: docs/json.md has the fields
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// How log lines are written.
+    #[command(flatten)]
+    pub(crate) lines: LogLines,
 
     /// How long the store may be away.
     #[command(flatten)]
@@ -359,6 +470,10 @@ pub(crate) struct Info {
     /// How the store is reached.
     #[command(flatten)]
     pub(crate) store: Store,
+
+    /// How log lines are written.
+    #[command(flatten)]
+    pub(crate) lines: LogLines,
 }
 
 /// `lsvd doctor`
@@ -371,6 +486,10 @@ pub(crate) struct Doctor {
     /// Print JSON: docs/json.md has the fields
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// How log lines are written.
+    #[command(flatten)]
+    pub(crate) lines: LogLines,
 
     /// How long the store may be away.
     #[command(flatten)]
@@ -395,6 +514,10 @@ pub(crate) struct Demo {
     /// Leave the directory there
     #[arg(long)]
     pub(crate) keep: bool,
+
+    /// How log lines are written.
+    #[command(flatten)]
+    pub(crate) lines: LogLines,
 }
 
 /// `lsvd completions`
@@ -486,5 +609,37 @@ mod tests {
         assert_eq!(attach.block_size, library.block_size_bytes);
         assert_eq!(attach.timeout, library.timeout);
         assert_eq!(attach.dead_conn_timeout, library.dead_connection_timeout);
+        let Command::Adopt(adopt) =
+            Cli::parse_from(["lsvd", "adopt", "memory://a/b", "--size", "1M"]).command
+        else {
+            panic!("adopt was asked for")
+        };
+        let library = lsvd_volume::AdoptOptions::new(1 << 20);
+        assert_eq!(adopt.quiet_for, library.quiet_for);
+        assert_eq!(adopt.log_prefix, library.log_prefix);
+        assert_eq!(adopt.window, library.create.window);
+        assert_eq!(lsvd_volume::ObjectFormat::from(adopt.log_format), library.create.log_format);
+    }
+
+    /// `--log-format` is how lines are written, but for the commands that make a volume: its log's, then.
+    #[test]
+    fn log_lines_and_the_log_have_formats_of_their_own() {
+        let lines = |arguments: &[&str]| Cli::try_parse_from(arguments).map(|cli| cli.log_format());
+        assert_eq!(
+            lines(&["lsvd", "--log-format", "json", "serve", "memory://a/b"]).ok(),
+            Some(LogFormat::Json)
+        );
+        assert_eq!(
+            lines(&["lsvd", "serve", "memory://a/b", "--log-format", "json"]).ok(),
+            Some(LogFormat::Json)
+        );
+        assert_eq!(lines(&["lsvd", "info", "memory://a/b"]).ok(), Some(LogFormat::Text));
+        let create =
+            ["lsvd", "--log-format", "json", "create", "memory://a/b", "--size", "1M", "--log-format", "1"];
+        let cli = Cli::try_parse_from(create).unwrap();
+        assert_eq!(cli.log_format(), LogFormat::Json);
+        let Command::Create(create) = cli.command else { panic!("create was asked for") };
+        assert_eq!(create.log_format, ObjectFormat::V1);
+        assert!(lines(&["lsvd", "create", "memory://a/b", "--size", "1M", "--log-format", "json"]).is_err());
     }
 }

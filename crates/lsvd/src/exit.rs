@@ -26,7 +26,7 @@ pub(crate) enum Exit {
     Existence = 6,
     /// The store does not hold create-only PUT.
     UnsafeStore = 7,
-    /// Somebody else seems to write the volume.
+    /// Somebody else seems to write the volume, or the log that is to be adopted.
     InUse = 8,
     /// The local journal is needed, or can not be used.
     Journal = 9,
@@ -78,7 +78,7 @@ pub(crate) fn of_volume(error: &lsvd_volume::Error) -> Exit {
         Error::Invalid(_) => Exit::Usage,
         Error::NotFound { .. } | Error::Exists { .. } => Exit::Existence,
         Error::UnsafeStore { .. } => Exit::UnsafeStore,
-        Error::InUse { .. } => Exit::InUse,
+        Error::InUse { .. } | Error::LogGrowing { .. } => Exit::InUse,
         Error::Journal { .. } | Error::JournalNeeded { .. } | Error::JournalPassedOver { .. } => {
             Exit::Journal
         }

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use lsvd_nbd::{Export, ExportError, ExportErrorKind, ExportInfo, ExtentStatus, ReadPiece, ZeroFlags};
-use lsvd_volume::{Error, Piece, Volume};
+use lsvd_volume::{Error, ObjectFormat, Piece, Volume};
 
 /// A volume that is served.
 #[derive(Debug)]
@@ -18,13 +18,16 @@ pub(crate) struct VolumeExport {
 impl Export for VolumeExport {
     fn info(&self) -> ExportInfo {
         let volume = self.volume.description();
+        let format_2 = volume.append_format == ObjectFormat::V2;
         ExportInfo {
             read_only: volume.read_only,
             description: self.description.clone(),
             // All connections meet in one engine: a flush on any of them covers what completed on all.
             can_multi_conn: true,
-            // Zeroes are an entry in a log object, without data.
-            fast_zero: true,
+            // Format 1 can not say that blocks were discarded.
+            can_trim: format_2,
+            // Zeroes are an entry in a log object, without data; in format 1 they are data like any other.
+            fast_zero: format_2,
             ..ExportInfo::new(volume.size_bytes)
         }
     }

@@ -39,9 +39,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
-    logging::start(cli.log_format, &cli.log)?;
+    logging::start(cli.log_format(), &cli.log)?;
     match cli.command {
         Command::Create(arguments) => on_runtime(commands::create::run(arguments)),
+        Command::Adopt(arguments) => on_runtime(commands::adopt::run(arguments)),
         Command::Serve(arguments) => on_runtime(commands::serve::run(arguments)),
         Command::Attach(arguments) => on_runtime(commands::attach::run(arguments)),
         Command::Detach(arguments) => commands::attach::detach(&arguments),

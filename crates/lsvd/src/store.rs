@@ -41,6 +41,20 @@ pub(crate) struct Errand {
 pub(crate) fn volume(url: &str, store: &cli::Store, errand: Errand) -> anyhow::Result<Place> {
     let url = parse(url)?;
     let name = url.volume_name().map_err(|error| Usage(error.to_string()))?.to_owned();
+    open(url, name, store, errand)
+}
+
+/// Finds the volume that `url` names, which may be all of a bucket: a log that was adopted may lie there.
+///
+/// # Errors
+/// As for [`volume`].
+pub(crate) fn volume_or_bucket(url: &str, store: &cli::Store, errand: Errand) -> anyhow::Result<Place> {
+    let url = parse(url)?;
+    let name = url.volume_or_bucket_name().map_err(|error| Usage(error.to_string()))?.to_owned();
+    open(url, name, store, errand)
+}
+
+fn open(url: BucketUrl, name: String, store: &cli::Store, errand: Errand) -> anyhow::Result<Place> {
     let bucket = Bucket::open(&url, &options(store, errand.create_root))
         .with_context(|| format!("cannot {} volume '{name}'", errand.verb))?;
     Ok(Place { url, name, bucket: bucket.with_retry(retry(errand.patience)) })

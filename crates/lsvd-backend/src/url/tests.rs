@@ -90,3 +90,18 @@ fn credentials_are_refused_and_not_repeated() {
         assert!(!error.contains("SeCr") && !error.contains("EtKey") && !error.contains("AKIA"), "{error}");
     }
 }
+
+/// The log of an adopted volume may lie in a bucket's root.
+#[test]
+fn all_of_a_bucket_has_the_buckets_name() {
+    let name = |text: &str| {
+        let url: BucketUrl = text.parse().unwrap();
+        url.volume_or_bucket_name().map(str::to_owned).map_err(|error| error.to_string())
+    };
+    assert_eq!(name("s3://acme"), Ok("acme".to_owned()));
+    assert_eq!(name("s3://acme/"), Ok("acme".to_owned()));
+    assert_eq!(name("s3://acme/x/db1"), Ok("db1".to_owned()));
+    for none in ["file:///", "s3://acme/x/"] {
+        assert!(name(none).unwrap_err().contains("names no volume"), "{none}");
+    }
+}

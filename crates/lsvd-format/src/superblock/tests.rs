@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::ObjectFormat;
 
 const NUMBER: SuperblockNumber = SuperblockNumber(5);
 
@@ -15,9 +16,11 @@ fn example() -> Superblock {
         size_bytes: 1 << 30,
         window: 64,
         log_first_number: SequenceNumber(1),
+        log_layout: None,
         unsafe_single_writer: false,
         closed_at: None,
         log_reached: None,
+        log_begun_epoch: None,
         journal: None,
         written_unix_ms: 1_700_000_000_000,
         written_by: "lsvd 0.1.0".to_owned(),
@@ -51,6 +54,49 @@ fn a_superblock_reads_back() {
     let body: Value = serde_json::from_slice(&bytes[HEAD_LEN..]).unwrap();
     assert_eq!(body["size_bytes"], 1 << 30);
     assert_eq!(body["volume_id"], "11111111111111111111111111111111");
+}
+
+fn layout() -> LogLayout {
+    LogLayout { prefix: String::new(), name_digits: 8, append_format: ObjectFormat::V2 }
+}
+
+/// An lsvd that does not know format 1 would not find the log, or take it for damaged: it must refuse the volume.
+#[test]
+fn a_layout_goes_with_its_feature() {
+    let adopted = example().with_layout(Some(layout()));
+    assert_eq!(adopted.features_to_read, [FEATURE_FORMAT_1]);
+    assert_eq!(decode(NUMBER, &encode(NUMBER, &adopted)), Ok(adopted.clone()));
+    assert_eq!(adopted.clone().with_layout(None), example());
+    let without_feature = Superblock { features_to_read: Vec::new(), ..adopted.clone() };
+    assert!(without_feature.validate(NUMBER).unwrap_err().contains("go together"));
+    let without_layout = Superblock { log_layout: None, ..adopted };
+    assert!(without_layout.validate(NUMBER).unwrap_err().contains("go together"));
+}
+
+#[test]
+fn a_layout_that_can_not_be_is_refused() {
+    let value = |layout: Value| {
+        let mut object = serde_json::to_value(example().with_layout(Some(self::layout()))).unwrap();
+        object["log_layout"] = layout;
+        decode(NUMBER, &sealed(&object))
+    };
+    for (layout, words) in [
+        (json!({ "prefix": "../", "name_digits": 8, "append_format": 1 }), "prefix"),
+        (json!({ "prefix": "", "name_digits": 0, "append_format": 1 }), "at least one digit"),
+        (json!({ "prefix": "", "name_digits": 8, "append_format": 3 }), "format 3"),
+    ] {
+        let error = value(layout).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    assert!(value(json!({ "prefix": "", "name_digits": 8, "append_format": 1 })).is_ok());
+}
+
+/// The seed may have counted from 0; format 2 never does.
+#[test]
+fn only_an_adopted_log_begins_at_0() {
+    let from_0 = Superblock { log_first_number: SequenceNumber(0), ..example() };
+    assert!(from_0.validate(NUMBER).is_err());
+    assert_eq!(from_0.with_layout(Some(layout())).validate(NUMBER), Ok(()));
 }
 
 /// Rule 5: length and checksum are verified.
@@ -223,9 +269,11 @@ fn any_superblock() -> impl Strategy<Value = (SuperblockNumber, Superblock)> {
                 size_bytes: blocks * BLOCK_BYTES,
                 window,
                 log_first_number: SequenceNumber(first),
+                log_layout: None,
                 unsafe_single_writer: single,
                 closed_at: closed.map(SequenceNumber),
                 log_reached: reached.map(SequenceNumber),
+                log_begun_epoch: None,
                 journal: None,
                 written_unix_ms: ms,
                 written_by: by,

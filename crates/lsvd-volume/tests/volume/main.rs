@@ -4,10 +4,12 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod adoption;
 mod closing;
 mod common;
 mod concurrency;
 mod data;
+mod format_1;
 mod journal;
 mod lost_answers;
 mod recovery;

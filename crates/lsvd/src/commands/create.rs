@@ -8,7 +8,7 @@ use anyhow::Context;
 use lsvd_backend::{Scheme, iam_policy};
 use lsvd_volume::{CreateOptions, Created};
 
-use crate::cli::Create;
+use crate::cli::{self, Create, ObjectFormat};
 use crate::exit::Exit;
 use crate::store::{self, Errand, Place};
 use crate::{output, units};
@@ -19,10 +19,15 @@ use crate::{output, units};
 /// If there is a volume already, or the store refuses or does not hold create-only PUT.
 pub(crate) async fn run(arguments: Create) -> anyhow::Result<Exit> {
     let errand = Errand { verb: "create", create_root: true, patience: arguments.patience.timeout };
-    let place = store::volume(&arguments.url, &arguments.store, errand)?;
+    // A reader of format 1 may look for its log in a bucket's root only.
+    let place = match arguments.log_format {
+        ObjectFormat::V1 => store::volume_or_bucket(&arguments.url, &arguments.store, errand)?,
+        ObjectFormat::V2 => store::volume(&arguments.url, &arguments.store, errand)?,
+    };
     let options = CreateOptions {
         window: arguments.window,
         unsafe_single_writer: arguments.unsafe_single_writer,
+        log_format: arguments.log_format.into(),
         ..CreateOptions::new(arguments.size)
     };
     let created = lsvd_volume::create(&place.bucket, &options)
@@ -43,15 +48,35 @@ fn report(arguments: &Create, place: &Place, created: &Created) -> String {
         units::grouped(arguments.size)
     ));
     add(&format!("  window    {} log objects", arguments.window));
+    if arguments.log_format == ObjectFormat::V1 {
+        add("  log       in format 1: no checksums, no trim, no journal");
+    }
+    text += &promises(place, &created.guarantees, arguments.unsafe_single_writer);
+    let mut add = |line: &str| writeln!(text, "{line}").expect("a String takes everything");
+    add("");
+    if place.url.scheme() == Scheme::Memory {
+        add("it is gone now: what is in memory ends with its process. Create and serve in one:");
+        let size = units::bytes_exact(arguments.size);
+        add(&format!("  lsvd serve {} --create {size}", place.url));
+    } else {
+        text += &next(place, &arguments.store, arguments.unsafe_single_writer);
+    }
+    text
+}
+
+/// What a new volume's store promises and asks for, said under its description.
+pub(crate) fn promises(place: &Place, guarantees: &[String], unsafe_single_writer: bool) -> String {
+    let mut text = String::new();
+    let mut add = |line: &str| writeln!(text, "{line}").expect("a String takes everything");
     add("");
     add("what the store promises");
-    if created.guarantees.is_empty() {
+    if guarantees.is_empty() {
         add(
             "  create-only PUT, in a race too; new objects are listed at once; ranges are exact: probed just now",
         );
     }
-    created.guarantees.iter().for_each(|guarantee| add(&format!("  {guarantee}")));
-    if arguments.unsafe_single_writer {
+    guarantees.iter().for_each(|guarantee| add(&format!("  {guarantee}")));
+    if unsafe_single_writer {
         add("  WARNING: you vouched for a single writer; two daemons on this volume at once would lose data");
     }
     if let Some(policy) = iam_policy(&place.url) {
@@ -59,15 +84,11 @@ fn report(arguments: &Create, place: &Place, created: &Created) -> String {
         add("the least IAM policy that serving it needs");
         policy.lines().for_each(|line| add(&format!("  {line}")));
     }
-    add("");
-    if place.url.scheme() == Scheme::Memory {
-        add("it is gone now: what is in memory ends with its process. Create and serve in one:");
-        let size = units::bytes_exact(arguments.size);
-        add(&format!("  lsvd serve {} --create {size}", place.url));
-    } else {
-        let vouch = if arguments.unsafe_single_writer { " --unsafe-single-writer" } else { "" };
-        add("next");
-        add(&format!("  lsvd serve {}{}{vouch}", place.url, store::flags(&arguments.store)));
-    }
     text
+}
+
+/// The command that comes next, ready to paste.
+pub(crate) fn next(place: &Place, store: &cli::Store, unsafe_single_writer: bool) -> String {
+    let vouch = if unsafe_single_writer { " --unsafe-single-writer" } else { "" };
+    format!("next\n  lsvd serve {}{}{vouch}\n", place.url, store::flags(store))
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use lsvd_backend::BucketUrl;
-use lsvd_volume::{JournalLag, VolumeInfo, journal_lag};
+use lsvd_volume::{JournalLag, ObjectFormat, VolumeInfo, journal_lag};
 use serde::Serialize;
 
 use crate::cli::Info;
@@ -30,6 +30,8 @@ pub(crate) struct VolumeJson {
     superblock: u64,
     window: u64,
     unsafe_single_writer: bool,
+    log_format: u8,
+    format_1_log: Option<Format1Json>,
     closed_cleanly: bool,
     durable_number: Option<u64>,
     log_objects: u64,
@@ -38,6 +40,14 @@ pub(crate) struct VolumeJson {
     flush: &'static str,
     journal: Option<String>,
     stored_unix_ms: Option<u64>,
+}
+
+/// A log that has objects of format 1.
+#[derive(Debug, Serialize)]
+struct Format1Json {
+    prefix: String,
+    first_number: u64,
+    name_digits: u8,
 }
 
 impl VolumeJson {
@@ -53,6 +63,12 @@ impl VolumeJson {
             superblock: info.superblock.0,
             window: info.window,
             unsafe_single_writer: info.unsafe_single_writer,
+            log_format: append_format(info).into(),
+            format_1_log: info.log_layout.as_ref().map(|layout| Format1Json {
+                prefix: layout.prefix.clone(),
+                first_number: info.log_first_number.0,
+                name_digits: layout.name_digits,
+            }),
             closed_cleanly: info.closed_cleanly,
             durable_number: info.durable_number.map(|number| number.0),
             log_objects: info.log_objects,
@@ -88,7 +104,7 @@ struct JournalJson {
 /// If there is no volume, or what describes it can not be read.
 pub(crate) async fn run(arguments: Info) -> anyhow::Result<Exit> {
     let errand = Errand { verb: "read", create_root: false, patience: arguments.patience.timeout };
-    let place = store::volume(&arguments.url, &arguments.store, errand)?;
+    let place = store::volume_or_bucket(&arguments.url, &arguments.store, errand)?;
     let info = lsvd_volume::inspect(&place.bucket)
         .await
         .with_context(|| format!("cannot read volume '{}'", place.name))?;
@@ -149,6 +165,7 @@ fn rows(url: &BucketUrl, info: &VolumeInfo) -> Vec<Vec<String>> {
         ("identity", info.volume_id.to_string()),
         ("size", size),
         ("log", log),
+        ("log format", log_format(info)),
         ("last log object", durable),
         ("state", state(info).to_owned()),
         ("superblock", written),
@@ -161,6 +178,24 @@ fn rows(url: &BucketUrl, info: &VolumeInfo) -> Vec<Vec<String>> {
     ]
     .map(|(head, words)| vec![head.to_owned(), words])
     .into()
+}
+
+fn append_format(info: &VolumeInfo) -> ObjectFormat {
+    info.log_layout.as_ref().map_or(ObjectFormat::V2, |layout| layout.append_format)
+}
+
+/// What of it can be verified is said too (rule 5).
+fn log_format(info: &VolumeInfo) -> String {
+    let Some(layout) = &info.log_layout else { return "2".to_owned() };
+    let number = info.log_first_number.0;
+    let first = layout.name(info.log_first_number);
+    let unverified = "it has no checksums: length and bounds are all that is verified";
+    match layout.append_format {
+        ObjectFormat::V1 => format!("1, from number {number} ('{first}') on; {unverified}"),
+        ObjectFormat::V2 => {
+            format!("2, behind a log of format 1 from number {number} ('{first}') on; in that, {unverified}")
+        }
+    }
 }
 
 /// Whether somebody has it open can not be known from the bucket alone.

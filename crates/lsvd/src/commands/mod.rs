@@ -2,6 +2,7 @@
 //!
 //! Each knows the libraries that it composes and none of the other commands.
 
+pub(crate) mod adopt;
 pub(crate) mod attach;
 pub(crate) mod create;
 pub(crate) mod doctor;

@@ -140,7 +140,11 @@ fn places(arguments: &Serve) -> anyhow::Result<Vec<Place>> {
     };
     let mut places: Vec<Place> = Vec::new();
     for url in &arguments.urls {
-        let place = store::volume(url, &arguments.store, errand)?;
+        // What is created in passing gets a name of its own.
+        let place = match arguments.create {
+            Some(_) => store::volume(url, &arguments.store, errand)?,
+            None => store::volume_or_bucket(url, &arguments.store, errand)?,
+        };
         if let Some(other) = places.iter().find(|other| other.name == place.name) {
             let what = format!(
                 "'{}' and '{}' would both be the export '{}': serve one of them from another daemon",

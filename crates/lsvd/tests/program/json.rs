@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::nbd_client::Request;
 use crate::rig::{Rig, block, lsvd, write};
 
-const VOLUME_FIELDS: [(&str, &str); 17] = [
+const VOLUME_FIELDS: [(&str, &str); 19] = [
     ("name", "text"),
     ("url", "text"),
     ("volume_id", "text"),
@@ -15,6 +15,8 @@ const VOLUME_FIELDS: [(&str, &str); 17] = [
     ("superblock", "number"),
     ("window", "number"),
     ("unsafe_single_writer", "bool"),
+    ("log_format", "number"),
+    ("format_1_log", "object or null"),
     ("closed_cleanly", "bool"),
     ("durable_number", "number or null"),
     ("log_objects", "number"),
@@ -31,6 +33,7 @@ fn is(value: &Value, kind: &str) -> bool {
         "number" => value.is_u64(),
         "bool" => value.is_boolean(),
         "text or null" => value.is_string() || value.is_null(),
+        "object or null" => value.is_object() || value.is_null(),
         _ => value.is_u64() || value.is_null(),
     }
 }

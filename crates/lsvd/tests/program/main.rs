@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests: what can not be had fails them")]
 
+mod adopt;
 mod bad_input;
 mod demo;
 mod doctor;

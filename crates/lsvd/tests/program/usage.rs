@@ -75,7 +75,7 @@ fn urls_that_are_none() {
         ("/var/lib/db1", "begins with one of"),
         ("file://relative/db1", "absolute path"),
         ("s3:///db1", "bucket is missing"),
-        ("s3://acme", "names no volume"),
+        ("s3://acme/folder/", "names no volume"),
         ("s3://acme/db1?region=x", "query"),
         ("s3://acme/db1@monday", "snapshots"),
     ] {
@@ -83,6 +83,9 @@ fn urls_that_are_none() {
         lsvd(&["serve", url]).expect(2, &[words]);
         lsvd(&["info", url]).expect(2, &[words]);
     }
+    // All of a bucket may be an adopted volume; a new one gets a name.
+    lsvd(&["create", "s3://acme", "--size", "1G"]).expect(2, &["names no volume"]);
+    lsvd(&["serve", "s3://acme", "--create", "1G"]).expect(2, &["names no volume"]);
 }
 
 /// Rule 11: a secret that was typed into a URL is refused and not repeated.

@@ -2,6 +2,7 @@
 //!
 //! Each case makes volumes of its own, and leaves the store as a case after it needs it: running.
 
+mod adoption;
 mod clients;
 mod crash;
 mod damage;
@@ -32,6 +33,7 @@ pub(super) fn all() -> Vec<Case> {
         journal::CASES,
         input::CASES,
         damage::CASES,
+        adoption::CASES,
         doctor::CASES,
         store_faults::CASES,
         lab::CASES,
