@@ -278,7 +278,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: TAKEOVER,
         find: "        if store.superblock_numbers(Some(number)).await?.is_empty() {",
         replace: "        if true {",
-        test: None,
+        test: Some(("lsvd-volume", "a_pruned_number_raises_no_epoch")),
     },
     Mutant {
         name: "no-list-after-fence",
@@ -287,7 +287,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: TAKEOVER,
         find: "    if let Some(newest) = newer.last() {\n        return Err(Error::Fenced",
         replace: "    if let Some(newest) = newer.last().filter(|_| false) {\n        return Err(Error::Fenced",
-        test: None,
+        test: Some(("lsvd-volume", "a_loser_archives_nothing")),
     },
     Mutant {
         name: "older-epoch-goes-on",
@@ -296,7 +296,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: TAKEOVER,
         find: "        Some((_, epoch)) if epoch > superblock.epoch => {",
         replace: "        Some((_, epoch)) if false && epoch > superblock.epoch => {",
-        test: Some(("lsvd-volume", "takeover")),
+        test: Some(("lsvd-volume", "a_stalled_opening_leaves_the_log_of_its_successor_alone")),
     },
     Mutant {
         name: "no-fence",
