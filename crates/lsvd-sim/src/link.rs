@@ -294,7 +294,9 @@ impl Link {
 
     /// Bytes that are not the ones that were asked for: of another object, or of another place of this one.
     fn stale(&self, name: &str, stored: &Stored, start: usize, salt: u64) -> Bytes {
-        if lock(&self.0.weather).damaged == 0 {
+        // What the probe reads can not be verified: the same wrong bytes twice would be a store that it is right to refuse.
+        let probed = relative(name).starts_with(lsvd_format::names::PROBE_FOLDER);
+        if probed || lock(&self.0.weather).damaged == 0 {
             return Bytes::new();
         }
         if salt.is_multiple_of(2) {
