@@ -108,9 +108,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         rule: 2,
         breaks: "\"already exists\" is taken for one's own object without looking whose it is",
         file: STORE,
-        find: "                    Some(stored) if stored.identity == header.identity => return Ok(Put::Mine),\n                    \
-               Some(stored) => return Ok(Put::Theirs(stored)),",
-        replace: "                    Some(_) => return Ok(Put::Mine),",
+        find: "                    (Some(stored), _) => return Ok(Put::Theirs(stored)),",
+        replace: "                    (Some(_), _) => return Ok(Put::Mine),",
         test: Some(("lsvd-volume", "anothers_object_at_my_number_fences_me")),
     },
     Mutant {
@@ -118,10 +117,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         rule: 2,
         breaks: "\"exists\" followed by \"not found\" is taken for stored",
         file: STORE,
-        find: "                    Some(stored) => return Ok(Put::Theirs(stored)),\n                    None => \
-               conflict.again().await?,\n                },\n            }\n        }\n    }\n\n    /// Moves a log object",
-        replace: "                    Some(stored) => return Ok(Put::Theirs(stored)),\n                    None => return \
-                  Ok(Put::Mine),\n                },\n            }\n        }\n    }\n\n    /// Moves a log object",
+        find: "                    (None, _) => conflict.again().await?,",
+        replace: "                    (None, _) => return Ok(Put::Mine),",
         test: Some(("lsvd-volume", "exists_and_then_not_found_is_put_again")),
     },
     Mutant {
@@ -138,10 +135,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         rule: 3,
         breaks: "what lies beyond the first gap is archived before the fence has landed",
         file: TAKEOVER,
-        find: "    let fence = land_fence(",
-        replace: "    for stray in &strays {\n        let name = names::log_object(*stray);\n        let copy = names::archived(0, \
+        find: "    let fence = match ",
+        replace: "    for stray in &strays {\n        let name = store.log_name(*stray);\n        let copy = names::archived(0, \
                   superblock.epoch, names::BEYOND_FENCE, &name);\n        let _ = store.archive_log_object(*stray, \
-                  &copy).await;\n    }\n    let fence = land_fence(",
+                  &copy).await;\n    }\n    let fence = match ",
         test: Some(("lsvd-volume", "nothing_is_archived_before_the_fence")),
     },
     Mutant {
@@ -303,9 +300,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         rule: 9,
         breaks: "a newcomer writes on without a fence",
         file: TAKEOVER,
-        find: "        let stored = match store.put_log_object(&header, bytes.into()).await? {\n            Put::Mine => header,",
+        find: "        let (mine, stored) = match store.put_log_object(number, &header, bytes).await? {\n            Put::Mine => (true, header),",
         replace: "        let looked = match store.read_log_header(number).await? {\n            None => { let _ = bytes; Put::Mine }\n            \
-                  Some(theirs) => Put::Theirs(theirs),\n        };\n        let stored = match looked {\n            Put::Mine => header,",
+                  Some(theirs) => Put::Theirs(theirs),\n        };\n        let (mine, stored) = match looked {\n            \
+                  Put::Mine => (true, header),",
         test: Some(("lsvd-volume", "a_second_opening_fences_the_first")),
     },
     Mutant {
