@@ -194,6 +194,15 @@ impl<F: Files> Journal<F> {
         files.sync_names().map_err(failed("sync the names of", "."))
     }
 
+    /// Removes whatever journal there is, also one of which nobody can say whose it is, and begins another one.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn replace(mut files: F, volume: VolumeId, new: JournalId) -> Result<Self, JournalError> {
+        remove(&mut files)?;
+        Self::open(files, volume, new)
+    }
+
     /// The journal's id: what superblock and log objects name it by.
     pub fn id(&self) -> JournalId {
         self.id

@@ -34,7 +34,14 @@ pub(crate) async fn open_journal(
     // First: a process that had the directory until now may have had the superblock name its journal meanwhile.
     let files = open_files(place).await.map_err(failed)?;
     let (_, superblock) = newest_readable(store, false).await?;
-    let journal = Journal::open(files, superblock.volume_id, new_id(options)).map_err(failed)?;
+    let journal = match Journal::open(files, superblock.volume_id, new_id(options)) {
+        Err(error @ JournalError::Damaged { .. }) if options.abandon_journal => {
+            tracing::warn!("{error}. It is given up for lost, as was asked for");
+            let files = open_files(place).await.map_err(failed)?;
+            Journal::replace(files, superblock.volume_id, new_id(options)).map_err(failed)?
+        }
+        opened => opened.map_err(failed)?,
+    };
     if options.abandon_journal {
         return Ok(Some(journal));
     }

@@ -477,6 +477,23 @@ async fn a_damaged_journal_is_refused() {
     assert_eq!(fill_of(&volume, 0).await.unwrap(), 0);
 }
 
+/// One of which nobody can say whose it is holds what nobody can use: it is refused, and giving it up opens.
+#[tokio::test(start_paused = true)]
+async fn a_journal_without_an_identity_can_be_given_up() {
+    let (world, disk) = (World::new().await, Disk::default());
+    let volume = open(&world, &disk).await;
+    write_block(&volume, 0, 1).await.unwrap();
+    crash(&world, volume).await;
+    disk.state().files.get_mut("identity").unwrap()[40] ^= 1;
+    let error = try_open(&world, &disk).await.unwrap_err();
+    assert!(error.to_string().contains("does not say whose journal"), "{error}");
+    let volume = try_abandoning(&world, Some(&disk)).await.unwrap();
+    assert_eq!(fill_of(&volume, 0).await.unwrap(), 0);
+    write_block(&volume, 0, 2).await.unwrap();
+    crash(&world, volume).await;
+    assert_eq!(fill_of(&open(&world, &disk).await, 0).await.unwrap(), 2);
+}
+
 /// Rule 10: a replay larger than the buffer waits for uploads.
 #[tokio::test(start_paused = true)]
 async fn a_replay_keeps_to_the_ceiling_of_memory() {
