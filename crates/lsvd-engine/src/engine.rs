@@ -26,7 +26,7 @@ use crate::content::{Buffered, Content};
 use crate::interval::{IntervalMap, Run};
 use crate::journal::{Journal, Wait};
 use crate::map::{ExtentMap, ObjectIndex, ObjectRecord, ObjectTable};
-use crate::mutation::Mutation;
+use crate::mutation::{Mutation, RECORD_BYTES};
 use crate::plan::{self, BlockSource, PlanPiece, Status};
 use crate::request::{Action, Event, Now, Outcome, Request, RequestId, SealedBatch};
 
@@ -388,7 +388,7 @@ impl Engine {
         assert_eq!(journal.number(), record, "records come in order");
         // Nobody can wait for a record of an earlier opening.
         journal.holds(record);
-        let held_bytes = payload_bytes(extent, &content);
+        let held_bytes = RECORD_BYTES + payload_bytes(extent, &content);
         self.buffered_bytes += held_bytes;
         self.open.held_bytes += held_bytes;
         self.put_into_open(now, extent, content);

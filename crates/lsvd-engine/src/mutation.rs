@@ -9,6 +9,9 @@ use lsvd_format::{BLOCK_BYTES, BLOCK_LEN, BlockIndex, Extent};
 use crate::content::Content;
 use crate::request::{Request, RequestId};
 
+/// What a record of its own costs in batch and overlay, about.
+pub(crate) const RECORD_BYTES: u64 = 128;
+
 /// What is put on the range.
 #[derive(Clone, Debug)]
 enum Kind {
@@ -60,8 +63,6 @@ impl Mutation {
 
     /// Bytes of memory that it brings.
     pub(crate) fn held_bytes(&self) -> u64 {
-        // A record of its own costs about this much in batch and overlay.
-        const RECORD_BYTES: u64 = 128;
         let data = if let Kind::Data(data) = &self.kind { data.len() as u64 } else { 0 };
         RECORD_BYTES + data + self.bases.len() as u64 * BLOCK_BYTES
     }
