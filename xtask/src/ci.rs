@@ -71,7 +71,7 @@ impl Step {
             Self::Clippy => {
                 cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"])
             }
-            Self::Test => cargo(&["test", "--workspace", "--locked"]),
+            Self::Test => cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
             Self::Doc => shell::run(
                 shell::cargo()
                     .args(["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"])
