@@ -479,7 +479,7 @@ pub(crate) struct Info {
 /// `lsvd doctor`
 #[derive(Args, Debug)]
 pub(crate) struct Doctor {
-    /// A volume, or where one is to be; its objects are not touched. Some 150 MB are sent, stored and fetched, and
+    /// A volume, or where one is to be; its objects are not touched. Some 100 MB are sent and as many fetched, and
     /// removed again
     pub(crate) url: String,
 
