@@ -44,8 +44,8 @@ pub trait Files {
     /// # Errors
     /// The disk's.
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()>;
-    /// Makes a file longer, with zeroes, and reserves the room on the disk where that can be done: writing there then changes
-    /// no more than the bytes, so that a sync has less to do, and wants for no room.
+    /// Makes a file longer, with zeroes, and reserves the room on the disk where that can be done: writing there then neither
+    /// allocates nor changes the length, so that a sync has less to do, and wants for no room.
     ///
     /// # Errors
     /// The disk's; [`ErrorKind::StorageFull`] if there is no room.
@@ -69,46 +69,57 @@ pub trait Files {
     fn remove(&mut self, name: &str) -> io::Result<()>;
 }
 
+/// What points to files does what they do.
+macro_rules! forward {
+    () => {
+        fn names(&self) -> io::Result<Vec<String>> {
+            (**self).names()
+        }
+
+        fn create(&mut self, name: &str) -> io::Result<()> {
+            (**self).create(name)
+        }
+
+        fn len(&self, name: &str) -> io::Result<u64> {
+            (**self).len(name)
+        }
+
+        fn read(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+            (**self).read(name, offset, buffer)
+        }
+
+        fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            (**self).write(name, offset, bytes)
+        }
+
+        fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
+            (**self).truncate(name, length)
+        }
+
+        fn reserve(&mut self, name: &str, length: u64) -> io::Result<()> {
+            (**self).reserve(name, length)
+        }
+
+        fn sync(&mut self, name: &str) -> io::Result<()> {
+            (**self).sync(name)
+        }
+
+        fn sync_names(&mut self) -> io::Result<()> {
+            (**self).sync_names()
+        }
+
+        fn remove(&mut self, name: &str) -> io::Result<()> {
+            (**self).remove(name)
+        }
+    };
+}
+
 impl<F: Files + ?Sized> Files for Box<F> {
-    fn names(&self) -> io::Result<Vec<String>> {
-        (**self).names()
-    }
+    forward!();
+}
 
-    fn create(&mut self, name: &str) -> io::Result<()> {
-        (**self).create(name)
-    }
-
-    fn len(&self, name: &str) -> io::Result<u64> {
-        (**self).len(name)
-    }
-
-    fn read(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        (**self).read(name, offset, buffer)
-    }
-
-    fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        (**self).write(name, offset, bytes)
-    }
-
-    fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
-        (**self).truncate(name, length)
-    }
-
-    fn reserve(&mut self, name: &str, length: u64) -> io::Result<()> {
-        (**self).reserve(name, length)
-    }
-
-    fn sync(&mut self, name: &str) -> io::Result<()> {
-        (**self).sync(name)
-    }
-
-    fn sync_names(&mut self) -> io::Result<()> {
-        (**self).sync_names()
-    }
-
-    fn remove(&mut self, name: &str) -> io::Result<()> {
-        (**self).remove(name)
-    }
+impl<F: Files + ?Sized> Files for &mut F {
+    forward!();
 }
 
 /// A directory of this host, locked for this process while it lives.
