@@ -1,9 +1,9 @@
-//! Bytes to typed records and back: log objects of format 1 and 2, the superblock, journal records, names in the
-//! bucket.
+//! Bytes to typed records and back: log objects of format 1 and 2, the superblock, checkpoints, journal records, names
+//! in the bucket.
 //!
 //! - [`log_object`]: an object of format 2, its header and its frames; [`v1`]: one of format 1; [`decode_any`]:
 //!   whichever it is.
-//! - [`superblock`]: the root record of a volume. [`checkpoint`]: what will identify a stored extent map.
+//! - [`superblock`]: the root record of a volume. [`checkpoint`]: the extent map as of one log object.
 //! - [`journal`]: the header of a record of the local journal.
 //! - [`names`]: which object is called what; [`LogLayout`]: what a log of format 1 is called.
 //!
@@ -22,6 +22,7 @@ pub mod names;
 pub mod superblock;
 mod units;
 pub mod v1;
+mod varint;
 mod wire;
 
 pub use any_header::{AnyHeader, decode_any};

@@ -3,6 +3,7 @@
 //! Knows only texts. A name that does not parse is somebody else's object and is left alone.
 //! Invariant: a number's name parses back to that number, and no other text does.
 
+use crate::checkpoint::PartId;
 use crate::{Epoch, NUMBER_MAX, SequenceNumber, SuperblockNumber};
 
 /// Folder of the superblock versions, with its slash.
@@ -41,9 +42,19 @@ pub fn parse_log_object(name: &str) -> Option<SequenceNumber> {
     name.strip_prefix(LOG_FOLDER).and_then(parse_number).map(SequenceNumber)
 }
 
-/// `checkpoint/<16 hex digits>`: what the names of all objects of the checkpoint as of `as_of` begin with.
-pub fn checkpoint(as_of: SequenceNumber) -> String {
-    format!("{CHECKPOINT_FOLDER}{:016x}", as_of.0)
+/// `checkpoint/<16 hex digits>-<16 hex digits>-<8 hex digits>`: what the checkpoint is as of, the opening that wrote the
+/// part, and its serial.
+pub fn checkpoint_part(part: &PartId) -> String {
+    format!("{CHECKPOINT_FOLDER}{part}")
+}
+
+/// The part in the name of an object of a checkpoint.
+pub fn parse_checkpoint_part(name: &str) -> Option<PartId> {
+    let mut pieces = name.strip_prefix(CHECKPOINT_FOLDER)?.splitn(3, '-');
+    let as_of = SequenceNumber(parse_number(pieces.next()?)?);
+    let epoch = Epoch(parse_number(pieces.next()?)?);
+    let serial = u32::try_from(parse_hex(pieces.next()?, 8)?).ok()?;
+    Some(PartId { as_of, epoch, serial })
 }
 
 /// `archive/<UTC time>-epoch-<16 hex digits>-<reason>/<name>`: where an object that may not stay in the log goes.
@@ -61,11 +72,16 @@ pub fn archived(unix_ms: u64, epoch: Epoch, reason: &str, name: &str) -> String 
 
 /// Exactly 16 lowercase hex digits whose value is a number of the format: from 1 to [`NUMBER_MAX`].
 fn parse_number(digits: &str) -> Option<u64> {
+    parse_hex(digits, 16).filter(|number| (1..=NUMBER_MAX).contains(number))
+}
+
+/// Exactly `width` lowercase hex digits, which are 16 at most.
+fn parse_hex(digits: &str, width: usize) -> Option<u64> {
     let lowercase = digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-    if digits.len() != 16 || !lowercase {
+    if digits.len() != width || !lowercase {
         return None;
     }
-    u64::from_str_radix(digits, 16).ok().filter(|number| (1..=NUMBER_MAX).contains(number))
+    u64::from_str_radix(digits, 16).ok()
 }
 
 /// `YYYYMMDDThhmmssZ` of a time in milliseconds since 1970; the year has more digits after 9999.
@@ -111,7 +127,43 @@ mod tests {
         }
         assert_eq!(log_object(SequenceNumber(0xab)), "log/00000000000000ab");
         assert_eq!(superblock(SuperblockNumber(2)), "superblock/0000000000000002");
-        assert_eq!(checkpoint(SequenceNumber(3)), "checkpoint/0000000000000003");
+    }
+
+    /// Rule 2: one part, one name.
+    #[test]
+    fn names_and_parts_are_one_to_one() {
+        for (as_of, epoch, serial) in [(1, 1, 0), (0xab, 0xc, 0xd), (NUMBER_MAX, NUMBER_MAX, u32::MAX)] {
+            let part = PartId { as_of: SequenceNumber(as_of), epoch: Epoch(epoch), serial };
+            assert_eq!(parse_checkpoint_part(&checkpoint_part(&part)), Some(part));
+        }
+        let part = PartId { as_of: SequenceNumber(0xab), epoch: Epoch(0x1f), serial: 2 };
+        let name = "checkpoint/00000000000000ab-000000000000001f-00000002";
+        assert_eq!(checkpoint_part(&part), name);
+        for other in [
+            &name[..name.len() - 1],
+            &format!("{name}0"),
+            &format!("{name}-0"),
+            &format!("{name}.tmp"),
+            &format!("/{name}"),
+            &name.to_uppercase(),
+            "",
+            "checkpoint/",
+            "checkpoint/00000000000000ab",
+            "checkpoint/00000000000000ab-000000000000001f",
+            "checkpoint/00000000000000ab-000000000000001f-",
+            "checkpoint/00000000000000AB-000000000000001f-00000002",
+            "checkpoint/00000000000000ab-000000000000001f-0000000A",
+            "checkpoint/00000000000000ab-000000000000001f-+0000002",
+            "checkpoint/00000000000000ab_000000000000001f_00000002",
+            "checkpoint/0000000000000000-000000000000001f-00000002",
+            "checkpoint/8000000000000000-000000000000001f-00000002",
+            "checkpoint/00000000000000ab-0000000000000000-00000002",
+            "checkpoint/00000000000000ab-000000000000001f-000000é",
+            "log/00000000000000ab-000000000000001f-00000002",
+        ] {
+            assert_eq!(parse_checkpoint_part(other), None, "{other}");
+        }
+        assert_eq!(parse_log_object(name), None);
     }
 
     #[test]

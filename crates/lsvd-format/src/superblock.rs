@@ -7,10 +7,13 @@
 //! 3. `1 <= epoch <= number`;
 //! 4. fields that this version does not know survive being read and written again.
 
+mod named;
 #[cfg(test)]
 mod tests;
 
 use serde::{Deserialize, Serialize};
+
+pub use named::{CheckpointRef, NumberRange};
 
 use crate::wire::len_bytes;
 use crate::{
@@ -19,12 +22,15 @@ use crate::{
 };
 
 /// The features that this lsvd knows, both to read and to write.
-pub const FEATURES_KNOWN: &[&str] = &[FEATURE_JOURNAL, FEATURE_FORMAT_1];
+pub const FEATURES_KNOWN: &[&str] = &[FEATURE_JOURNAL, FEATURE_FORMAT_1, FEATURE_CHECKPOINT];
 /// Of `features_to_write` while a journal is in use: whoever does not know journals would write past it.
 pub const FEATURE_JOURNAL: &str = "journal";
 /// Of `features_to_read` where the log has a layout: whoever does not know format 1 would not find the log, or take it
 /// for damaged.
 pub const FEATURE_FORMAT_1: &str = "log-format-1";
+/// Of `features_to_read` while the volume has checkpoints: whoever does not know them would take the log for one that
+/// lost its beginning.
+pub const FEATURE_CHECKPOINT: &str = "checkpoint";
 /// The smallest window: below it no two objects could be in flight.
 pub const WINDOW_MIN: u64 = 2;
 /// The largest window.
@@ -71,6 +77,13 @@ pub struct Superblock {
     /// and so does whoever gives the journal up for lost. Set it by [`Superblock::with_journal`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journal: Option<JournalId>,
+    /// The kept checkpoints, oldest first. Set them by [`Superblock::with_checkpoints`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checkpoints: Vec<CheckpointRef>,
+    /// The log objects that may be gone, or may go at any moment: ascending, and never two that could be one. To none of
+    /// them does a kept checkpoint refer (rule 7).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub condemned: Vec<NumberRange>,
     /// Wall-clock time of writing, in milliseconds since 1970, by the writer's clock.
     pub written_unix_ms: u64,
     /// The program that wrote this version, for people.
@@ -100,6 +113,16 @@ impl Superblock {
         self.features_to_write.retain(|feature| feature != FEATURE_JOURNAL);
         self.features_to_write.extend(journal.map(|_| FEATURE_JOURNAL.to_owned()));
         self.journal = journal;
+        self
+    }
+
+    /// The same with these checkpoints, or none, and the feature that goes with them.
+    pub fn with_checkpoints(mut self, checkpoints: Vec<CheckpointRef>) -> Self {
+        self.features_to_read.retain(|feature| feature != FEATURE_CHECKPOINT);
+        if !checkpoints.is_empty() {
+            self.features_to_read.push(FEATURE_CHECKPOINT.to_owned());
+        }
+        self.checkpoints = checkpoints;
         self
     }
 
@@ -154,7 +177,8 @@ impl Superblock {
         {
             return Err(format!("a journal is in use without {FEATURE_JOURNAL:?} in features_to_write"));
         }
-        Ok(())
+        self.check_checkpoints()?;
+        self.check_condemned()
     }
 }
 

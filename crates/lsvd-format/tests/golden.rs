@@ -120,6 +120,8 @@ fn superblock_value() -> Superblock {
         log_reached: None,
         log_begun_epoch: None,
         journal: None,
+        checkpoints: Vec::new(),
+        condemned: Vec::new(),
         written_unix_ms: 1_700_000_000_789,
         written_by: "lsvd 0.1.0".to_owned(),
         features_to_read: Vec::new(),

@@ -75,6 +75,8 @@ impl Volume {
             log_reached: reached.map(SequenceNumber),
             log_begun_epoch: None,
             journal: None,
+            checkpoints: Vec::new(),
+            condemned: Vec::new(),
             written_unix_ms: 0,
             written_by: "a test".to_owned(),
             features_to_read: Vec::new(),

@@ -170,6 +170,8 @@ pub(crate) async fn put_first_superblock(
         log_reached: log.reached,
         log_begun_epoch: None,
         journal: None,
+        checkpoints: Vec::new(),
+        condemned: Vec::new(),
         written_unix_ms: (environment.now_unix_ms)(),
         written_by: written_by(),
         features_to_read: Vec::new(),
