@@ -2,36 +2,43 @@
 //!
 //! A pure state machine: [`Engine::handle`] takes what happened, [`Engine::next_action`] says what to do. Knows no
 //! tasks, no clock, no bucket, no randomness; the caller keeps no order but that of the calls. Invariants:
-//! 1. the map is the log applied up to, and without, `first_incomplete`: so it is the durable prefix at every moment;
-//! 2. `first_incomplete <= number of every sealed batch < next_number`, and an upload is asked for only below
-//!    `first_incomplete + window`;
+//! 1. what the prefix holds is durable: it is the log applied up to, and without, the first sealed batch, which is at or
+//!    below `first_incomplete`, as the map may have to be fetched first; a batch stays in the overlay until it is applied;
+//! 2. `number of the first sealed batch <= first_incomplete`, sealed batches are dense up to `next_number`, and an upload
+//!    is asked for only below `first_incomplete + window`;
 //! 3. `buffered_bytes` is the sum of what open batch, sealed batches and merging mutations hold;
 //! 4. a mutation is applied whole, and never while an earlier one that touches one of its blocks is not.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lsvd_format::log_object::Header;
+use lsvd_format::checkpoint::RegionIndex;
+use lsvd_format::log_object::{Entry, Header, Source};
 use lsvd_format::v1;
 use lsvd_format::{
     BlockIndex, Epoch, Extent, JournalPosition, ObjectFormat, ObjectIdentity, SequenceNumber, VolumeId,
     WriterId,
 };
 
-use crate::apply::apply;
 use crate::batch::{Batch, payload_bytes};
+use crate::collect::{self, Move, Purpose};
 use crate::content::{Buffered, Content};
 use crate::interval::{IntervalMap, Run};
 use crate::journal::{Journal, Wait};
-use crate::map::{ExtentMap, ObjectIndex, ObjectRecord, ObjectTable};
 use crate::mutation::{Mutation, RECORD_BYTES};
+use crate::map::Location;
+use crate::objects::{ObjectIndex, ObjectRecord, ObjectState, ObjectTotals};
 use crate::plan::{self, BlockSource, PlanPiece, Status};
+use crate::prefix::{CaptureStart, Place, Prefix, Progress, RegionContent, StoredRegions};
 use crate::request::{Action, Event, Now, Outcome, Request, RequestId, SealedBatch};
 
 /// A batch is sealed at this many runs, so that its header stays small enough to be read at recovery in one go.
 const BATCH_RUNS_MAX: usize = 16_384;
+
+/// Absent regions that are asked for at once on behalf of one object.
+const REGIONS_AHEAD: usize = 64;
 
 /// Who writes, and the ceilings.
 #[derive(Clone, Debug)]
@@ -54,6 +61,8 @@ pub struct Config {
     pub uploads_max: usize,
     /// Of these, such as a flush waits for; beyond it flushes share the next one.
     pub flush_uploads_max: usize,
+    /// Regions of the extent map leave memory when it takes this much, as far as checkpoints hold them.
+    pub map_bytes_max: u64,
     /// With a journal: how much of which journal the log contains. Flush and FUA then mean that the journal has it.
     pub journal: Option<JournalPosition>,
 }
@@ -72,7 +81,7 @@ impl Run for Area {
     }
 }
 
-/// A sealed batch that is not durable, or not in order yet.
+/// A sealed batch that is not durable, or not applied to the map yet.
 #[derive(Debug)]
 struct InFlight {
     batch: Arc<SealedBatch>,
@@ -86,15 +95,22 @@ struct InFlight {
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
-    map: ExtentMap,
-    objects: ObjectTable,
+    prefix: Prefix,
+    /// How far the first sealed batch is applied.
+    progress: Progress,
+    /// Regions that were asked for.
+    loading: BTreeSet<RegionIndex>,
+    /// Regions that somebody who plans needs at once.
+    pinned: BTreeMap<RegionIndex, u32>,
+    /// Blocks that are changed in part and whose region is absent.
+    bases_wanted: Vec<(RequestId, BlockIndex)>,
     overlay: IntervalMap<Buffered>,
     open: Batch,
     open_payload_bytes: u64,
     open_wanted: bool,
     /// The runs of the open batch as entries of format 1, where those are what is written.
     open_areas: Option<IntervalMap<Area>>,
-    /// Sealed batches from `first_incomplete` on, in order of their dense numbers.
+    /// Sealed batches that are not applied, in order of their dense numbers.
     sealed: VecDeque<InFlight>,
     /// How many of `sealed`, from its front, were asked to be uploaded.
     asked: usize,
@@ -111,14 +127,18 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine over a replayed log; its first object will be `next_number`.
-    pub fn new(config: Config, map: ExtentMap, objects: ObjectTable, next_number: SequenceNumber) -> Self {
+    /// An engine over a replayed log.
+    pub fn new(config: Config, prefix: Prefix) -> Self {
+        let next_number = prefix.log().next;
         let journal = config.journal.map(Journal::new);
         Self {
             config,
             journal,
-            map,
-            objects,
+            prefix,
+            progress: Progress::default(),
+            loading: BTreeSet::new(),
+            pinned: BTreeMap::new(),
+            bases_wanted: Vec::new(),
             overlay: IntervalMap::default(),
             open: Batch::default(),
             open_payload_bytes: 0,
@@ -155,6 +175,9 @@ impl Engine {
             Event::Submit { id, request } => self.submit(now, id, request),
             Event::BaseRead { id, block, base } => self.base_read(now, id, block, base),
             Event::Uploaded { number } => self.uploaded(now, number),
+            Event::Collected { id, moves, payload } => self.collected(now, id, &moves, payload),
+            Event::RegionWanted { region } => self.want_region(region),
+            Event::RegionLoaded { region, place, content } => self.region_loaded(now, (region, place), content),
             Event::JournalSynced { record } => self.journal_synced(record),
             Event::JournalFull => self.journal_full(),
             Event::Replayed { record, extent, content } => self.replayed(now, record, extent, content),
@@ -181,18 +204,112 @@ impl Engine {
     }
 
     /// Where the bytes of a range come from. It holds all that completed before the call.
-    pub fn plan_read(&self, offset_bytes: u64, length_bytes: u64) -> Vec<PlanPiece> {
-        plan::plan_read(&self.overlay, &self.map, offset_bytes, length_bytes)
+    ///
+    /// # Errors
+    /// Regions of the map that are absent: ask for each by [`Event::RegionWanted`], and again when they are loaded.
+    pub fn plan_read(&self, offset_bytes: u64, length_bytes: u64) -> Result<Vec<PlanPiece>, Vec<RegionIndex>> {
+        plan::plan_read(&self.overlay, &self.prefix, offset_bytes, length_bytes)
     }
 
-    /// What is allocated in a range, and what reads as zeroes.
-    pub fn status(&self, offset_bytes: u64, length_bytes: u64) -> Vec<Status> {
-        plan::status(&self.overlay, &self.map, offset_bytes, length_bytes)
+    /// A range is used: its regions of the map leave memory after others.
+    pub fn touch(&mut self, offset_bytes: u64, length_bytes: u64) {
+        self.prefix.touch(plan::blocks_of(offset_bytes, length_bytes));
+    }
+
+    /// What is allocated in a range, and what reads as zeroes; it may stop before the range ends.
+    ///
+    /// # Errors
+    /// As for [`Engine::plan_read`].
+    pub fn status(&self, offset_bytes: u64, length_bytes: u64) -> Result<Vec<Status>, Vec<RegionIndex>> {
+        plan::status(&self.overlay, &self.prefix, offset_bytes, length_bytes)
     }
 
     /// An object that a plan names.
-    pub fn object(&self, index: ObjectIndex) -> &ObjectRecord {
-        self.objects.get(index)
+    pub fn object(&self, index: ObjectIndex) -> ObjectRecord {
+        self.prefix.objects().get(index)
+    }
+
+    /// Objects that are worth collecting, best first, until this many blocks are to be copied.
+    pub fn victims(
+        &self,
+        purpose: Purpose,
+        live_blocks_max: u64,
+        objects_max: usize,
+    ) -> Vec<(ObjectIndex, ObjectState)> {
+        collect::victims(&self.prefix, purpose, live_blocks_max, objects_max)
+    }
+
+    /// What is to move of these runs of victims' payloads, in order of address.
+    ///
+    /// # Errors
+    /// As for [`Engine::plan_read`].
+    pub fn moves(&self, runs: &[(Extent, Location)]) -> Result<Vec<Move>, Vec<RegionIndex>> {
+        collect::moves(&self.overlay, &self.prefix, runs)
+    }
+
+    /// Whether somebody waits until the store has what was written.
+    pub fn is_durability_awaited(&self) -> bool {
+        !self.durable_waiters.is_empty()
+    }
+
+    /// Forgets an object that is deleted.
+    pub fn forget(&mut self, number: SequenceNumber) {
+        self.prefix.forget(number);
+    }
+
+    /// The durable prefix as far as it is applied.
+    pub fn prefix(&self) -> &Prefix {
+        &self.prefix
+    }
+
+    /// Sums over the objects of the prefix.
+    pub fn totals(&self) -> ObjectTotals {
+        self.prefix.objects().totals()
+    }
+
+    /// Keeps a region in memory, once it is there, until [`Engine::unpin`]: who needs several at once would else wait for
+    /// ever where the budget is small.
+    pub fn pin(&mut self, region: RegionIndex) {
+        *self.pinned.entry(region).or_default() += 1;
+    }
+
+    /// Takes a pin back.
+    pub fn unpin(&mut self, region: RegionIndex) {
+        if let Some(pins) = self.pinned.get_mut(&region) {
+            *pins -= 1;
+            if *pins == 0 {
+                self.pinned.remove(&region);
+            }
+        }
+    }
+
+    /// A region that was asked for can not be read: who needs it asks again.
+    pub fn region_failed(&mut self, region: RegionIndex) {
+        self.loading.remove(&region);
+    }
+
+    /// Whether a region is in memory.
+    pub fn is_resident(&self, region: RegionIndex) -> bool {
+        self.prefix.map().first_absent(region.extent()).is_none()
+    }
+
+    /// Begins a checkpoint as of the last object that is applied. `None` while one is half applied: try again after the
+    /// next event.
+    pub fn begin_checkpoint(&mut self) -> Option<CaptureStart> {
+        self.progress.is_fresh().then(|| self.prefix.begin_capture())
+    }
+
+    /// The next few regions of the checkpoint that was begun, as they were then; none when all were given. An empty one
+    /// has become a hole.
+    pub fn capture(&mut self, most: usize) -> Vec<(RegionIndex, RegionContent)> {
+        self.prefix.capture(most)
+    }
+
+    /// Ends the checkpoint: a superblock version names it, with these places of the regions that were captured; or it came
+    /// to nothing, and what it had is captured by the next one.
+    pub fn end_checkpoint(&mut self, named: Option<StoredRegions>) {
+        self.prefix.end_capture(named);
+        self.evict();
     }
 
     /// Bytes accepted that are not durable.
@@ -222,7 +339,12 @@ impl Engine {
 
     /// Records in the extent map.
     pub fn map_extents(&self) -> usize {
-        self.map.extents()
+        self.prefix.map().extents()
+    }
+
+    /// Bytes of memory of the extent map.
+    pub fn map_bytes(&self) -> u64 {
+        self.prefix.map().resident_bytes()
     }
 
     fn complete(&mut self, id: RequestId, outcome: Outcome) {
@@ -307,9 +429,9 @@ impl Engine {
     fn begin(&mut self, now: Now, mut mutation: Mutation) {
         let mut reads = Vec::new();
         for block in mutation.missing().collect::<Vec<_>>() {
-            match plan::block(&self.overlay, &self.map, block) {
+            match plan::block(&self.overlay, &self.prefix, block) {
                 BlockSource::Known(base) => mutation.set_base(block, base),
-                BlockSource::Stored(location) => reads.push((block, location)),
+                source => reads.push((block, source)),
             }
         }
         self.buffered_bytes += mutation.held_bytes();
@@ -318,8 +440,54 @@ impl Engine {
         }
         let id = mutation.id;
         self.merging.insert(id, mutation);
-        for (block, location) in reads {
-            self.actions.push_back(Action::ReadBase { id, block, location });
+        for (block, source) in reads {
+            self.fetch_base(id, block, source);
+        }
+    }
+
+    /// Has the content before of a block fetched that is changed in part.
+    fn fetch_base(&mut self, id: RequestId, block: BlockIndex, source: BlockSource) {
+        match source {
+            BlockSource::Stored(location) => self.actions.push_back(Action::ReadBase { id, block, location }),
+            BlockSource::Absent(region) => {
+                self.bases_wanted.push((id, block));
+                self.want_region(region);
+            }
+            BlockSource::Known(_) => unreachable!("it needs no fetch"),
+        }
+    }
+
+    /// Asks for a region, once.
+    fn want_region(&mut self, region: RegionIndex) {
+        if !self.is_resident(region) && self.loading.insert(region) {
+            let place = self.prefix.place(region);
+            self.actions.push_back(Action::LoadRegion { region, place });
+        }
+    }
+
+    fn region_loaded(&mut self, now: Now, (region, place): (RegionIndex, Place), content: RegionContent) {
+        self.loading.remove(&region);
+        self.prefix.load(region, place, content);
+        let (wanted, others) = std::mem::take(&mut self.bases_wanted)
+            .into_iter()
+            .partition(|(_, block)| RegionIndex::of(*block) == region);
+        self.bases_wanted = others;
+        for (id, block) in wanted {
+            match plan::block(&self.overlay, &self.prefix, block) {
+                BlockSource::Known(base) => self.base_read(now, id, block, Some(base)),
+                source if self.merging.contains_key(&id) => self.fetch_base(id, block, source),
+                _ => {} // cancelled
+            }
+        }
+        self.apply_durable(now);
+        self.evict();
+    }
+
+    /// Lets regions go that checkpoints hold, down to the budget.
+    fn evict(&mut self) {
+        let Self { prefix, pinned, config, .. } = self;
+        if prefix.map().resident_bytes() > config.map_bytes_max {
+            prefix.evict(config.map_bytes_max, |region| !pinned.contains_key(&region));
         }
     }
 
@@ -457,18 +625,43 @@ impl Engine {
         let held_bytes = open.held_bytes;
         let extents = open.extents();
         let (entries, payload) = open.seal();
-        let identity = ObjectIdentity {
-            volume: self.config.volume,
-            epoch: self.config.epoch,
-            writer: self.config.writer,
-            number: self.next_number,
-        };
+        let identity = self.identity(self.next_number);
         let journal = self.journal.as_ref().map(Journal::position);
         let header = Header { identity, sealed_unix_ms: now.unix_ms, journal, entries };
         let batch =
             Arc::new(SealedBatch { header, format: self.append_format(), payload, held_bytes, for_flush });
         self.sealed.push_back(InFlight { batch, extents, uploaded: false, opened_at });
         self.next_number = self.next_number.next();
+    }
+
+    /// Gives the collected blocks their number, right behind what clients wrote before (rule 6).
+    fn collected(&mut self, now: Now, id: RequestId, moves: &[Move], payload: Vec<Bytes>) {
+        if self.fenced {
+            return self.complete(id, Outcome::Fenced);
+        }
+        // What waits was written before: its order does not matter to a move, but the sealed line is dense.
+        self.seal(now, false);
+        let number = self.next_number;
+        let entry = |one: &Move| {
+            let (identity, ordinal) = (one.object.identity, one.ordinal);
+            let (volume, number) = (identity.volume, identity.number);
+            Entry::Relocation { extent: one.extent, source: Source { volume, number, ordinal } }
+        };
+        let entries = moves.iter().map(entry).collect();
+        let identity = self.identity(number);
+        let journal = self.journal.as_ref().map(Journal::position);
+        let header = Header { identity, sealed_unix_ms: now.unix_ms, journal, entries };
+        let batch = SealedBatch { header, format: ObjectFormat::V2, payload, held_bytes: 0, for_flush: false };
+        let in_flight =
+            InFlight { batch: Arc::new(batch), extents: Vec::new(), uploaded: false, opened_at: now.monotonic };
+        self.sealed.push_back(in_flight);
+        self.next_number = number.next();
+        self.durable_waiters.entry(number).or_default().push(id);
+    }
+
+    fn identity(&self, number: SequenceNumber) -> ObjectIdentity {
+        let Config { volume, epoch, writer, .. } = self.config;
+        ObjectIdentity { volume, epoch, writer, number }
     }
 
     /// Asks for the uploads that window and ceiling allow, in order of number.
@@ -482,29 +675,31 @@ impl Engine {
     }
 
     fn uploaded(&mut self, now: Now, number: SequenceNumber) {
-        let at = usize::try_from(number.0 - self.first_incomplete.0).expect("the window is small");
+        let at = self.place_in_line(number);
         self.sealed[at].uploaded = true;
-        while self.sealed.front().is_some_and(|batch| batch.uploaded) {
-            let done = self.sealed.pop_front().expect("there is a front");
-            self.asked -= 1;
-            self.settle(&done);
+        let durable = self.sealed.iter().skip(self.place_in_line(self.first_incomplete));
+        let durable = durable.take_while(|batch| batch.uploaded).map(|batch| batch.batch.clone());
+        for batch in durable.collect::<Vec<_>>() {
+            self.durable(&batch);
         }
-        self.admit(now);
+        self.apply_durable(now);
+        self.evict();
     }
 
-    /// Moves the first incomplete batch from the overlay into the map.
-    fn settle(&mut self, done: &InFlight) {
-        let number = done.batch.header.identity.number;
-        assert_eq!(number, self.first_incomplete, "batches settle in order");
-        apply(&mut self.map, &mut self.objects, &done.batch.header, done.batch.format);
-        for extent in &done.extents {
-            self.overlay.remove_runs_if(*extent, |buffered| buffered.number == number);
-        }
-        self.buffered_bytes -= done.batch.held_bytes;
+    /// Where in `sealed` the batch with a number is.
+    fn place_in_line(&self, number: SequenceNumber) -> usize {
+        let first = self.next_number.0 - self.sealed.len() as u64;
+        usize::try_from(number.0 - first).expect("the window is small")
+    }
+
+    /// The first incomplete batch is durable: answers who waits for it.
+    fn durable(&mut self, batch: &SealedBatch) {
+        let number = batch.header.identity.number;
+        assert_eq!(number, self.first_incomplete, "batches become durable in order");
         self.first_incomplete = number.next();
         self.last_durable = Some(number);
         let mut answered = self.durable_waiters.remove(&number).unwrap_or_default();
-        if let (Some(journal), Some(position)) = (&mut self.journal, done.batch.header.journal) {
+        if let (Some(journal), Some(position)) = (&mut self.journal, batch.header.journal) {
             let record = position.record;
             answered.extend(journal.holds(record));
             self.actions.push_back(Action::ReleaseJournal { record });
@@ -512,6 +707,30 @@ impl Engine {
         for id in answered {
             self.complete(id, Outcome::Done);
         }
+    }
+
+    /// Moves durable batches from the overlay into the map, in order, as far as its regions are in memory.
+    fn apply_durable(&mut self, now: Now) {
+        while let Some(first) = self.sealed.front()
+            && first.batch.header.identity.number < self.first_incomplete
+        {
+            let batch = first.batch.clone();
+            if self.prefix.advance(&batch.header, batch.format, &mut self.progress).is_err() {
+                for region in self.prefix.needs(&batch.header, &self.progress, REGIONS_AHEAD) {
+                    self.want_region(region);
+                }
+                break;
+            }
+            self.progress = Progress::default();
+            let done = self.sealed.pop_front().expect("there is a front");
+            self.asked -= 1;
+            let number = batch.header.identity.number;
+            for extent in &done.extents {
+                self.overlay.remove_runs_if(*extent, |buffered| buffered.number == number);
+            }
+            self.buffered_bytes -= batch.held_bytes;
+        }
+        self.admit(now);
     }
 
     fn cancel(&mut self, now: Now, id: RequestId) {

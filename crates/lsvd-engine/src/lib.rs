@@ -9,21 +9,28 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
-mod apply;
 mod batch;
+mod collect;
 mod content;
 mod engine;
 mod interval;
 mod journal;
+mod log;
 mod map;
 mod mutation;
+mod objects;
 mod plan;
+mod prefix;
 mod replay;
 mod request;
 
+pub use collect::{Move, Purpose, moved_bytes};
 pub use content::Content;
 pub use engine::{Config, Engine};
-pub use map::{ExtentMap, Location, Mapping, ObjectIndex, ObjectRecord, ObjectTable};
+pub use log::{LastData, LogState};
+pub use map::{ExtentMap, Location, Mapping};
+pub use objects::{ObjectIndex, ObjectRecord, ObjectState, ObjectTable, ObjectTotals};
 pub use plan::{PlanPiece, Status};
-pub use replay::{LastData, Replay, ReplayError};
+pub use prefix::{CaptureStart, Place, Prefix, RegionContent, StoredRegions, Tail};
+pub use replay::{Replay, ReplayError};
 pub use request::{Action, Event, Now, Outcome, Request, RequestId, SealedBatch};

@@ -1,17 +1,17 @@
 //! The extent map: where each block of the durable prefix is stored.
 //!
 //! Knows locations as (object, ordinal), never as byte offsets, so that what happens inside an object stays below it.
-//! Its inside may change: everything goes through the methods here. A block without a mapping is a hole.
+//! A block without a mapping is a hole. The map is cut into regions, which may be absent: stored in a checkpoint, and not
+//! in memory. Invariants: nothing is said or changed of an absent region; a region that was changed is dirty until it is
+//! marked clean, and a dirty one never leaves memory.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use lsvd_format::{BlockIndex, BlockOrdinal, Extent, ObjectFormat, ObjectIdentity, SequenceNumber};
+use lsvd_format::checkpoint::{REGION_BLOCKS, RegionIndex};
+use lsvd_format::{BlockIndex, BlockOrdinal, Extent};
 
 use crate::interval::{IntervalMap, Run};
-
-/// Index of an object in the [`ObjectTable`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectIndex(pub u32);
+use crate::objects::ObjectIndex;
 
 /// Where a block is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,72 +57,139 @@ impl Run for Mapping {
 #[derive(Clone, Debug, Default)]
 pub struct ExtentMap {
     runs: IntervalMap<Mapping>,
+    absent: BTreeSet<RegionIndex>,
+    dirty: BTreeSet<RegionIndex>,
+    touched: BTreeSet<RegionIndex>,
 }
 
+/// What a record costs here, about.
+const RUN_BYTES: u64 = 48;
+
 impl ExtentMap {
-    /// Maps a run to consecutive blocks of an object.
-    pub fn insert(&mut self, extent: Extent, mapping: Mapping) {
-        self.runs.insert(extent, mapping);
+    /// Maps a run to consecutive blocks of an object, or to zeroes; `displaced` hears of every stored run that this
+    /// replaces.
+    pub fn insert(&mut self, extent: Extent, mapping: Mapping, displaced: impl FnMut(ObjectIndex, u64)) {
+        self.remove(extent, displaced);
+        if !extent.is_empty() {
+            self.dirty.extend(regions_of(extent));
+            self.runs.insert(extent, mapping);
+        }
     }
 
-    /// Makes a run a hole.
-    pub fn remove(&mut self, extent: Extent) {
+    /// Makes a run a hole; `displaced` hears of every stored run that was there.
+    pub fn remove(&mut self, extent: Extent, mut displaced: impl FnMut(ObjectIndex, u64)) {
+        assert_eq!(self.first_absent(extent), None, "an absent region is changed");
+        for (run, mapping) in self.runs.overlapping(extent) {
+            if let Mapping::Stored(location) = mapping {
+                displaced(location.object, run.count.0);
+            }
+            self.dirty.extend(regions_of(run));
+        }
         self.runs.remove(extent);
     }
 
     /// The mapping of one block; `None` is a hole.
     pub fn get(&self, block: BlockIndex) -> Option<Mapping> {
+        assert!(!self.absent.contains(&RegionIndex::of(block)), "an absent region is asked");
         self.runs.get(block)
     }
 
     /// The mapped runs within `extent`, cut to it, in order; what lies between them are holes.
     pub fn overlapping(&self, extent: Extent) -> impl Iterator<Item = (Extent, Mapping)> + '_ {
+        assert_eq!(self.first_absent(extent), None, "an absent region is asked");
         self.runs.overlapping(extent)
     }
 
-    /// Records held, which is what the map costs.
+    /// Records held in memory.
     pub fn extents(&self) -> usize {
         self.runs.len()
     }
-}
 
-/// What reading a block of an object needs to know of the object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ObjectRecord {
-    /// Which object; checksums are seeded with it. One of format 1 does not say: its epoch and writer are those of the
-    /// last mark before it, or zeroes.
-    pub identity: ObjectIdentity,
-    /// How its payload is written.
-    pub format: ObjectFormat,
-    /// Where its payload begins, in bytes.
-    pub header_bytes: u64,
-    /// Blocks in its payload.
-    pub payload_blocks: u64,
-}
-
-/// The objects that the map points into.
-#[derive(Clone, Debug, Default)]
-pub struct ObjectTable {
-    records: Vec<ObjectRecord>,
-    by_number: BTreeMap<SequenceNumber, ObjectIndex>,
-}
-
-impl ObjectTable {
-    /// Adds an object.
-    pub fn push(&mut self, record: ObjectRecord) -> ObjectIndex {
-        let index = u32::try_from(self.records.len()).expect("fewer than 2^32 objects");
-        self.records.push(record);
-        self.by_number.insert(record.identity.number, ObjectIndex(index));
-        ObjectIndex(index)
+    /// The first region of `extent` that is absent.
+    pub fn first_absent(&self, extent: Extent) -> Option<RegionIndex> {
+        if extent.is_empty() || self.absent.is_empty() {
+            return None;
+        }
+        let (first, last) = (RegionIndex::of(extent.start), RegionIndex::of(BlockIndex(extent.end().0 - 1)));
+        self.absent.range(first..=last).next().copied()
     }
 
-    /// An object that was added.
-    pub fn get(&self, index: ObjectIndex) -> &ObjectRecord {
-        &self.records[index.0 as usize]
+    /// This region has content, which is in a checkpoint.
+    pub fn set_absent(&mut self, region: RegionIndex) {
+        self.absent.insert(region);
     }
 
-    /// The object with a number.
-    pub fn find(&self, number: SequenceNumber) -> Option<ObjectIndex> {
-        self.by_number.get(&number).copied()
+    /// Brings an absent region into memory, clean.
+    pub fn load(&mut self, region: RegionIndex, runs: impl IntoIterator<Item = (Extent, Mapping)>) {
+        assert!(self.absent.remove(&region), "only an absent region is loaded");
+        for (extent, mapping) in runs {
+            self.runs.insert(extent, mapping);
+        }
+        self.touched.insert(region);
     }
+
+    /// The region is used: others leave before it.
+    pub fn touch(&mut self, region: RegionIndex) {
+        self.touched.insert(region);
+    }
+
+    /// Lets clean regions of which `may_leave` is true leave memory until no more than this is held. Gives how many went.
+    pub fn evict(&mut self, bytes_max: u64, mut may_leave: impl FnMut(RegionIndex) -> bool) -> u64 {
+        let mut gone = 0;
+        for round in 0..2 {
+            let regions: Vec<RegionIndex> = self.regions().collect();
+            for region in regions {
+                if self.resident_bytes() <= bytes_max {
+                    return gone;
+                }
+                let stays = self.absent.contains(&region) || self.is_dirty(region);
+                if stays || (round == 0 && self.touched.remove(&region)) || !may_leave(region) {
+                    continue;
+                }
+                self.runs.remove(region.extent());
+                self.absent.insert(region);
+                gone += 1;
+            }
+        }
+        gone
+    }
+
+    /// Memory of the map in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        self.runs.len() as u64 * RUN_BYTES
+    }
+
+    /// The regions that changed since they were marked clean.
+    pub fn dirty_regions(&self) -> impl Iterator<Item = RegionIndex> + '_ {
+        self.dirty.iter().copied()
+    }
+
+    /// Whether a region changed since it was marked clean.
+    pub fn is_dirty(&self, region: RegionIndex) -> bool {
+        self.dirty.contains(&region)
+    }
+
+    /// A region's content is stored as it is now.
+    pub fn mark_clean(&mut self, region: RegionIndex) {
+        self.dirty.remove(&region);
+    }
+
+    /// What there is to store of a region.
+    pub fn region_runs(&self, region: RegionIndex) -> impl Iterator<Item = (Extent, Mapping)> + '_ {
+        self.overlapping(region.extent())
+    }
+
+    /// Regions with content, resident or absent.
+    pub fn regions(&self) -> impl Iterator<Item = RegionIndex> + '_ {
+        let resident = self.runs.iter().flat_map(|(extent, _)| regions_of(extent));
+        let all: BTreeSet<RegionIndex> = resident.chain(self.absent.iter().copied()).collect();
+        all.into_iter()
+    }
+}
+
+/// The regions that a run lies in.
+pub(crate) fn regions_of(extent: Extent) -> impl Iterator<Item = RegionIndex> {
+    let first = RegionIndex::of(extent.start).0;
+    let end = u32::try_from(extent.end().0.div_ceil(REGION_BLOCKS)).expect("a volume has fewer regions");
+    (first..if extent.is_empty() { first } else { end }).map(RegionIndex)
 }

@@ -3,11 +3,14 @@
 //! Looks at overlay and map, newest first; knows no store, no cache, no chunks.
 
 use bytes::Bytes;
+use lsvd_format::checkpoint::RegionIndex;
 use lsvd_format::{BLOCK_BYTES, BLOCK_LEN, BlockOrdinal, Extent};
 
 use crate::content::{Buffered, Content};
 use crate::interval::IntervalMap;
-use crate::map::{ExtentMap, Location, Mapping, ObjectIndex};
+use crate::map::{Location, Mapping};
+use crate::objects::ObjectIndex;
+use crate::prefix::Prefix;
 
 /// A run of bytes of a read, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,17 +52,22 @@ enum Source {
     Hole,
 }
 
-/// Calls `each` for the runs of `extent`, in order, without gaps.
+/// Calls `each` for the runs of `extent`, in order, without gaps; or tells which regions it needs first.
 fn walk(
     overlay: &IntervalMap<Buffered>,
-    map: &ExtentMap,
+    prefix: &Prefix,
     extent: Extent,
     mut each: impl FnMut(Extent, Source),
-) {
+) -> Result<(), Vec<RegionIndex>> {
     let mut at = extent.start.0;
-    let below = |from: u64, to: u64, each: &mut dyn FnMut(Extent, Source)| {
+    let mut absent = Vec::new();
+    let mut below = |from: u64, to: u64, each: &mut dyn FnMut(Extent, Source)| {
         let mut at = from;
-        for (run, mapping) in map.overlapping(Extent::new(from, to - from)) {
+        prefix.absent_in(Extent::new(from, to - from), usize::MAX, &mut absent);
+        if !absent.is_empty() {
+            return; // the rest only tells what else is needed
+        }
+        for (run, mapping) in prefix.map().overlapping(Extent::new(from, to - from)) {
             if run.start.0 > at {
                 each(Extent::new(at, run.start.0 - at), Source::Hole);
             }
@@ -80,22 +88,23 @@ fn walk(
     if at < extent.end().0 {
         below(at, extent.end().0, &mut each);
     }
+    if absent.is_empty() { Ok(()) } else { Err(absent) }
 }
 
-fn blocks_of(offset_bytes: u64, length_bytes: u64) -> Extent {
+pub(crate) fn blocks_of(offset_bytes: u64, length_bytes: u64) -> Extent {
     let start = offset_bytes / BLOCK_BYTES;
     Extent::new(start, (offset_bytes + length_bytes).div_ceil(BLOCK_BYTES) - start)
 }
 
 pub(crate) fn plan_read(
     overlay: &IntervalMap<Buffered>,
-    map: &ExtentMap,
+    prefix: &Prefix,
     offset_bytes: u64,
     length_bytes: u64,
-) -> Vec<PlanPiece> {
+) -> Result<Vec<PlanPiece>, Vec<RegionIndex>> {
     let end_bytes = offset_bytes + length_bytes;
     let mut plan: Vec<PlanPiece> = Vec::new();
-    walk(overlay, map, blocks_of(offset_bytes, length_bytes), |run, source| {
+    walk(overlay, prefix, blocks_of(offset_bytes, length_bytes), |run, source| {
         let run_start = run.start.offset_bytes();
         let from = run_start.max(offset_bytes);
         let length_bytes = run.end().offset_bytes().min(end_bytes) - from;
@@ -123,19 +132,28 @@ pub(crate) fn plan_read(
             }
         };
         plan.push(piece);
-    });
-    plan
+    })?;
+    Ok(plan)
 }
 
+/// The status of a range, or of its beginning, as far as that is in memory.
 pub(crate) fn status(
     overlay: &IntervalMap<Buffered>,
-    map: &ExtentMap,
+    prefix: &Prefix,
     offset_bytes: u64,
     length_bytes: u64,
-) -> Vec<Status> {
-    let end_bytes = offset_bytes + length_bytes;
+) -> Result<Vec<Status>, Vec<RegionIndex>> {
+    let mut end_bytes = offset_bytes + length_bytes;
+    let range = blocks_of(offset_bytes, length_bytes);
+    if let Some(absent) = prefix.map().first_absent(range) {
+        let until = absent.extent().start;
+        if until > range.start {
+            end_bytes = until.offset_bytes();
+        }
+    }
+    let length_bytes = end_bytes - offset_bytes;
     let mut statuses: Vec<Status> = Vec::new();
-    walk(overlay, map, blocks_of(offset_bytes, length_bytes), |run, source| {
+    walk(overlay, prefix, blocks_of(offset_bytes, length_bytes), |run, source| {
         let from = run.start.offset_bytes().max(offset_bytes);
         let length_bytes = run.end().offset_bytes().min(end_bytes) - from;
         let (hole, zero) = match source {
@@ -147,26 +165,30 @@ pub(crate) fn status(
             Some(last) if last.hole == hole && last.zero == zero => last.length_bytes += length_bytes,
             _ => statuses.push(Status { length_bytes, hole, zero }),
         }
-    });
-    statuses
+    })?;
+    Ok(statuses)
 }
 
 /// The content of one block if memory or the map alone can say it.
 pub(crate) enum BlockSource {
     Known(Bytes),
     Stored(Location),
+    Absent(RegionIndex),
 }
 
 pub(crate) fn block(
     overlay: &IntervalMap<Buffered>,
-    map: &ExtentMap,
+    prefix: &Prefix,
     block: lsvd_format::BlockIndex,
 ) -> BlockSource {
     static ZERO_BLOCK: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
     match overlay.get(block) {
         Some(Buffered { content: Content::Data(bytes), .. }) => BlockSource::Known(bytes),
         Some(_) => BlockSource::Known(Bytes::from_static(&ZERO_BLOCK)),
-        None => match map.get(block) {
+        None if prefix.map().first_absent(Extent::new(block.0, 1)).is_some() => {
+            BlockSource::Absent(RegionIndex::of(block))
+        }
+        None => match prefix.map().get(block) {
             Some(Mapping::Stored(location)) => BlockSource::Stored(location),
             Some(Mapping::Zero) | None => BlockSource::Known(Bytes::from_static(&ZERO_BLOCK)),
         },

@@ -1,20 +1,23 @@
 //! Replay: from the headers of a log to the map as of its durable point.
 //!
-//! Takes headers one by one, in the order of their numbers, and says which number comes next. Knows neither listing
-//! nor fetching. Invariants: epochs never fall, and each has one writer; only a fence skips numbers; format 1 is only in
+//! Takes headers one by one, in the order of their numbers, and says which number comes next; behind a checkpoint it says
+//! which regions it needs. Knows neither listing nor fetching. Invariants: epochs never fall, and each has one writer; only a fence skips numbers; format 1 is only in
 //! a log that may have it, and never behind format 2; an object that breaks one is an error and never the end of the log
 //! (rule 4).
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
+use lsvd_format::checkpoint::RegionIndex;
 use lsvd_format::log_object::{Entry, Header};
 use lsvd_format::{
-    AnyHeader, BLOCK_BYTES, Epoch, Extent, JournalId, JournalPosition, ObjectFormat, ObjectIdentity,
-    SequenceNumber, VolumeId, WriterId, v1,
+    AnyHeader, BLOCK_BYTES, Epoch, Extent, JournalId, ObjectFormat, ObjectIdentity, SequenceNumber, VolumeId, WriterId, v1,
 };
 
-use crate::apply::apply;
-use crate::map::{ExtentMap, ObjectTable};
+use crate::log::{LastData, LogState};
+use crate::prefix::{Place, Prefix, Progress, RegionContent};
+
+/// Absent regions that are asked for at once.
+const REGIONS_AT_ONCE: usize = 1024;
 
 /// The durable prefix as far as it was replayed.
 #[derive(Clone, Debug)]
@@ -24,29 +27,14 @@ pub struct Replay {
     window: u64,
     /// The format that a log with objects of format 1 goes on in; `None` for a log without any.
     append_format: Option<ObjectFormat>,
-    /// The format of the last object.
-    last_format: Option<ObjectFormat>,
-    next: SequenceNumber,
-    /// Identity of the last object that was replayed.
-    last: Option<ObjectIdentity>,
+    /// What was applied.
+    prefix: Prefix,
+    /// The log with all that was taken in, applied or not.
+    log: LogState,
+    /// Objects that were taken in and are still to be applied, in order.
+    unapplied: VecDeque<(Header, ObjectFormat)>,
+    progress: Progress,
     objects_processed: u64,
-    last_data: Option<LastData>,
-    /// The last record of each journal that the objects of an opening contain.
-    journals: BTreeMap<(JournalId, Epoch), u64>,
-    skipped: Vec<(SequenceNumber, SequenceNumber)>,
-    map: ExtentMap,
-    objects: ObjectTable,
-}
-
-/// The last object of a log that is no fence: what its writer had stored when the log ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LastData {
-    /// The opening that wrote it.
-    pub epoch: Epoch,
-    /// When it was sealed, in milliseconds since 1970 by its writer's clock.
-    pub sealed_unix_ms: u64,
-    /// The journal of its writer and the last record that the log contains, if it had one.
-    pub journal: Option<JournalPosition>,
 }
 
 /// Why an object can not be part of this log. Nothing of it was applied.
@@ -57,20 +45,21 @@ pub struct ReplayError(String);
 impl Replay {
     /// An empty volume whose log begins at `first`.
     pub fn new(volume: VolumeId, size_bytes: u64, window: u64, first: SequenceNumber) -> Self {
+        Self::from(volume, size_bytes, window, Prefix::new(first))
+    }
+
+    /// A volume of which a checkpoint holds this prefix.
+    pub fn from(volume: VolumeId, size_bytes: u64, window: u64, prefix: Prefix) -> Self {
         Self {
             volume,
             blocks: size_bytes / BLOCK_BYTES,
             window,
             append_format: None,
-            last_format: None,
-            next: first,
-            last: None,
+            log: prefix.log().clone(),
+            prefix,
+            unapplied: VecDeque::new(),
+            progress: Progress::default(),
             objects_processed: 0,
-            last_data: None,
-            journals: BTreeMap::new(),
-            skipped: Vec::new(),
-            map: ExtentMap::default(),
-            objects: ObjectTable::default(),
         }
     }
 
@@ -80,24 +69,29 @@ impl Replay {
         Self { append_format: Some(append_format), ..self }
     }
 
+    /// The volume.
+    pub fn volume(&self) -> VolumeId {
+        self.volume
+    }
+
     /// The first number that was not replayed.
     pub fn next_number(&self) -> SequenceNumber {
-        self.next
+        self.log.next
     }
 
     /// Number and epoch of the last object that was replayed.
     pub fn last(&self) -> Option<(SequenceNumber, Epoch)> {
-        self.last.map(|last| (last.number, last.epoch))
+        self.log.last.map(|last| (last.number, last.epoch))
     }
 
     /// What the last object that is no fence says; `None` if there is none.
     pub fn last_data(&self) -> Option<LastData> {
-        self.last_data
+        self.log.last_data
     }
 
     /// The last record of a journal that the log contains, by the openings up to `epoch`; `None` if it has none of it.
     pub fn contained(&self, journal: JournalId, epoch: Epoch) -> Option<u64> {
-        self.journals.range((journal, Epoch(0))..=(journal, epoch)).map(|(_, record)| *record).max()
+        self.log.journals.range((journal, Epoch(0))..=(journal, epoch)).map(|(_, record)| *record).max()
     }
 
     /// Objects replayed so far.
@@ -105,9 +99,49 @@ impl Replay {
         self.objects_processed
     }
 
-    /// Whether a fence that was replayed skips this number: then no object under it is or will be part of the log.
+    /// Whether a fence of this log skips this number: then no object under it is or will be part of the log.
     pub fn skips(&self, number: SequenceNumber) -> bool {
-        self.skipped.iter().any(|(fence, next)| *fence < number && number < *next)
+        self.log.skipped.iter().any(|(fence, next)| *fence < number && number < *next)
+    }
+
+    /// The prefix with all that could be applied: all, unless regions are wanted.
+    pub fn prefix(&self) -> &Prefix {
+        &self.prefix
+    }
+
+    /// Regions of the checkpoint that what was taken in needs; none when all of it is applied. Bring them by
+    /// [`Replay::load`], in any order, and ask again.
+    pub fn wanted_regions(&self) -> Vec<RegionIndex> {
+        let mut regions = Vec::new();
+        let fresh = Progress::default();
+        for (nth, (header, _)) in self.unapplied.iter().enumerate() {
+            let progress = if nth == 0 { &self.progress } else { &fresh };
+            for region in self.prefix.needs(header, progress, REGIONS_AT_ONCE) {
+                if !regions.contains(&region) {
+                    regions.push(region);
+                }
+            }
+            if regions.len() >= REGIONS_AT_ONCE {
+                break;
+            }
+        }
+        regions
+    }
+
+    /// Brings a region, and applies what needed no other one.
+    pub fn load(&mut self, region: RegionIndex, place: Place, content: RegionContent) {
+        self.prefix.load(region, place, content);
+        self.apply();
+    }
+
+    fn apply(&mut self) {
+        while let Some((header, format)) = self.unapplied.front() {
+            if self.prefix.advance(header, *format, &mut self.progress).is_err() {
+                return; // a region is wanted
+            }
+            self.progress = Progress::default();
+            self.unapplied.pop_front();
+        }
     }
 
     /// Takes in the next object, of either format: the one stored as `number`, which is [`Replay::next_number`].
@@ -137,7 +171,7 @@ impl Replay {
 
     /// An object of format 1 as if it was of format 2. It does not say whose it is: whose the last mark says.
     fn header_of_v1(&self, number: SequenceNumber, header: &v1::Header) -> Result<Header, String> {
-        match (self.append_format, self.last_format) {
+        match (self.append_format, self.log.last_format) {
             (None, _) => return Err("it is of format 1, in a log of format 2".to_owned()),
             (_, Some(ObjectFormat::V2)) => {
                 let words =
@@ -150,7 +184,7 @@ impl Replay {
         if let Some(mark) = mark.filter(|mark| mark.number != number) {
             return Err(format!("its mark says that it is number {}", mark.number));
         }
-        let before = self.last.map_or((Epoch(0), WriterId([0; 16])), |last| (last.epoch, last.writer));
+        let before = self.log.last.map_or((Epoch(0), WriterId([0; 16])), |last| (last.epoch, last.writer));
         let (epoch, writer) = mark.map_or(before, |mark| (mark.epoch, mark.writer));
         let identity = ObjectIdentity { volume: self.volume, epoch, writer, number };
         let data = |entry: &v1::Entry| {
@@ -163,24 +197,10 @@ impl Replay {
 
     fn take(&mut self, header: &Header, format: ObjectFormat) -> Result<(), ReplayError> {
         self.check(header).map_err(ReplayError)?;
-        apply(&mut self.map, &mut self.objects, header, format);
-        self.last = Some(header.identity);
-        self.last_format = Some(format);
-        if !matches!(header.entries[..], [Entry::Fence { .. }]) {
-            let (epoch, sealed_unix_ms) = (header.identity.epoch, header.sealed_unix_ms);
-            self.last_data = Some(LastData { epoch, sealed_unix_ms, journal: header.journal });
-            if let Some(JournalPosition { journal, record }) = header.journal {
-                self.journals.insert((journal, epoch), record);
-            }
-        }
-        self.next = match header.entries[..] {
-            [Entry::Fence { next }] => {
-                self.skipped.push((header.identity.number, next));
-                next
-            }
-            _ => header.identity.number.next(),
-        };
+        self.log.take(header, format);
+        self.unapplied.push_back((header.clone(), format));
         self.objects_processed += 1;
+        self.apply();
         Ok(())
     }
 
@@ -189,10 +209,10 @@ impl Replay {
         if identity.volume != self.volume {
             return Err(format!("it is of another volume, {}", identity.volume));
         }
-        if identity.number != self.next {
+        if identity.number != self.log.next {
             return Err(format!("it says that it is number {}", identity.number));
         }
-        if let Some(last) = self.last {
+        if let Some(last) = self.log.last {
             if identity.epoch < last.epoch {
                 return Err(format!("its epoch {} is below epoch {} before it", identity.epoch, last.epoch));
             }
@@ -226,8 +246,9 @@ impl Replay {
         Ok(())
     }
 
-    /// The map, the objects that it points into, and the next number.
-    pub fn finish(self) -> (ExtentMap, ObjectTable, SequenceNumber) {
-        (self.map, self.objects, self.next)
+    /// The prefix. Everything is applied: ask [`Replay::wanted_regions`] before.
+    pub fn finish(self) -> Prefix {
+        assert!(self.unapplied.is_empty(), "regions are still wanted");
+        self.prefix
     }
 }

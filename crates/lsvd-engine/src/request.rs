@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lsvd_format::checkpoint::RegionIndex;
 use lsvd_format::log_object::Header;
 use lsvd_format::{BlockIndex, Extent, ObjectFormat, SequenceNumber};
 
+use crate::collect::Move;
 use crate::content::Content;
 use crate::map::Location;
+use crate::prefix::{Place, RegionContent};
 
 /// Names a request between its submission and its completion. The caller chooses it, and never uses one twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +88,29 @@ pub enum Event {
         /// Its number.
         number: SequenceNumber,
     },
+    /// Blocks of old objects were fetched, to be written again: completed when that is durable.
+    Collected {
+        /// Its name.
+        id: RequestId,
+        /// The blocks, in order of address.
+        moves: Vec<Move>,
+        /// Their contents, in the same order.
+        payload: Vec<Bytes>,
+    },
+    /// A region of the map that is absent is needed: by a plan, say.
+    RegionWanted {
+        /// The region.
+        region: RegionIndex,
+    },
+    /// What [`Action::LoadRegion`] asked for.
+    RegionLoaded {
+        /// The region.
+        region: RegionIndex,
+        /// Where it was read.
+        place: Place,
+        /// What its checkpoint holds of it.
+        content: RegionContent,
+    },
     /// The journal holds all records up to this one: they survive the loss of this process.
     JournalSynced {
         /// The last of them.
@@ -132,6 +158,13 @@ pub enum Action {
         block: BlockIndex,
         /// Where it is stored.
         location: Location,
+    },
+    /// Read a region of the map from its checkpoint and come back with [`Event::RegionLoaded`], however long that takes.
+    LoadRegion {
+        /// The region.
+        region: RegionIndex,
+        /// Where it is stored.
+        place: Place,
     },
     /// Append a record to the journal, in the order of these actions: what was written to these blocks.
     Journal {

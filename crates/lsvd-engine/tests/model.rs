@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_engine::{
-    Action, Config, Engine, Event, ExtentMap, Now, ObjectTable, Outcome, PlanPiece, Replay, Request,
+    Action, Config, Engine, Event, Now, Outcome, PlanPiece, Prefix, Replay, Request,
     RequestId, SealedBatch,
 };
 use lsvd_format::{BLOCK_LEN, BlockIndex, Epoch, SequenceNumber, VolumeId, WriterId};
@@ -88,12 +88,13 @@ impl World {
             batch_bytes_max: batch_blocks * BLOCK_LEN as u64,
             batch_age_max: Duration::from_secs(1),
             buffer_bytes_max: buffer_blocks * BLOCK_LEN as u64,
+            map_bytes_max: u64::MAX,
             uploads_max,
             flush_uploads_max: 2,
             journal: None,
         };
         Self {
-            engine: Engine::new(config, ExtentMap::default(), ObjectTable::default(), SequenceNumber(1)),
+            engine: Engine::new(config, Prefix::new(SequenceNumber(1))),
             clock: Duration::ZERO,
             next_id: 0,
             changes: BTreeMap::new(),
@@ -133,6 +134,7 @@ impl World {
             match action {
                 Action::Complete { id, outcome } => self.completion(id.0, outcome),
                 Action::ReadBase { id, block, location } => self.bases.push((id, block, location)),
+                Action::LoadRegion { .. } => panic!("all of the map is in memory"),
                 Action::Journal { .. } | Action::SyncJournal { .. } | Action::ReleaseJournal { .. } => {
                     panic!("there is no journal")
                 }
@@ -187,7 +189,7 @@ impl World {
 
     fn read(&self, engine: &Engine, offset: usize, length: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        for piece in engine.plan_read(offset as u64, length as u64) {
+        for piece in engine.plan_read(offset as u64, length as u64).unwrap() {
             match piece {
                 PlanPiece::Buffered(bytes) => out.extend_from_slice(&bytes),
                 PlanPiece::Zeroes(bytes) => out.extend(std::iter::repeat_n(0, bytes as usize)),
@@ -312,7 +314,7 @@ fn replay(world: &World) -> (Replay, BTreeMap<u64, Arc<SealedBatch>>) {
 fn crash_and_check(world: &World) {
     let (replay, _) = replay(world);
     assert_eq!(replay.next_number(), world.engine.first_incomplete(), "the map is the durable prefix");
-    let (map, objects, next) = replay.finish();
+    let prefix = replay.finish();
     let config = Config {
         volume: VOLUME,
         epoch: Epoch(3),
@@ -321,11 +323,12 @@ fn crash_and_check(world: &World) {
         batch_bytes_max: 1 << 20,
         batch_age_max: Duration::from_secs(1),
         buffer_bytes_max: 1 << 30,
+        map_bytes_max: u64::MAX,
         uploads_max: 1,
         flush_uploads_max: 1,
         journal: None,
     };
-    let recovered = Engine::new(config, map, objects, next);
+    let recovered = Engine::new(config, prefix);
     let got = world.read(&recovered, 0, BYTES);
     check_allowed(world, 0, &got, &world.must_survive);
     // A surviving mutation may be hidden only by one that was submitted later or at the same time.
@@ -377,8 +380,8 @@ fn finish_and_check(mut world: World) {
     let ended = |id: &u64| world.completed.contains(id) || world.never.contains(id);
     assert!(world.changes.keys().all(ended), "every request ends");
     let (replay, _) = replay(&world);
-    let (map, objects, next) = replay.finish();
-    assert_eq!(map.extents(), world.engine.map_extents());
+    let prefix = replay.finish();
+    assert_eq!(prefix.map().extents(), world.engine.map_extents());
     let live = world.read(&world.engine, 0, BYTES);
     let config = Config {
         volume: VOLUME,
@@ -388,11 +391,12 @@ fn finish_and_check(mut world: World) {
         batch_bytes_max: 1 << 20,
         batch_age_max: Duration::from_secs(1),
         buffer_bytes_max: 1 << 30,
+        map_bytes_max: u64::MAX,
         uploads_max: 1,
         flush_uploads_max: 1,
         journal: None,
     };
-    let recovered = Engine::new(config, map, objects, next);
+    let recovered = Engine::new(config, prefix);
     assert!(live == world.read(&recovered, 0, BYTES), "replay gives what life had (rule 6)");
 }
 
@@ -461,7 +465,7 @@ proptest! {
                 }
             }
             prop_assert!(world.completed.contains(&id), "it completes");
-            let status: u64 = world.engine.status(0, BYTES as u64).iter().map(|status| status.length_bytes).sum();
+            let status: u64 = world.engine.status(0, BYTES as u64).unwrap().iter().map(|status| status.length_bytes).sum();
             prop_assert_eq!(status, BYTES as u64);
         }
         prop_assert!(world.read(&world.engine, 0, BYTES) == model);

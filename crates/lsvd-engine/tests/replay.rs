@@ -74,7 +74,8 @@ fn what_breaks_the_log_is_refused_and_changes_nothing() {
         assert_eq!(replay.objects_processed(), 1);
         assert!(!replay.skips(SequenceNumber(7)));
         replay.accept(&header(6, 3, vec![data(0, 1)])).expect("the right one is taken");
-        let (map, _, next) = replay.finish();
+        let prefix = replay.finish();
+    let (map, next) = (prefix.map(), prefix.log().next);
         assert_eq!((map.extents(), next), (2, SequenceNumber(7)), "after {words}");
         assert_eq!(map.get(BlockIndex(10)), stored(0, 0));
     }
@@ -116,7 +117,8 @@ fn the_newest_wins() {
         data(5, 1),
     ];
     replay.accept(&header(7, 1, entries)).unwrap();
-    let (map, _, next) = replay.finish();
+    let prefix = replay.finish();
+    let (map, next) = (prefix.map(), prefix.log().next);
     assert_eq!(next, SequenceNumber(8));
     assert_eq!(map.get(BlockIndex(3)), stored(0, 3));
     assert_eq!(map.get(BlockIndex(4)), stored(1, 0));
@@ -156,7 +158,8 @@ fn a_relocation_moves_only_what_is_still_at_its_source() {
         },
     ];
     replay.accept(&header(7, 1, entries)).unwrap();
-    let (map, ..) = replay.finish();
+    let prefix = replay.finish();
+    let map = prefix.map();
     for (block, expected) in
         [(0, stored(2, 0)), (1, stored(2, 1)), (2, stored(1, 0)), (3, None), (4, stored(2, 4))]
     {

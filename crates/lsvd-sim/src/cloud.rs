@@ -12,6 +12,7 @@ use bytes::Bytes;
 use lsvd_format::log_object::{Entry, Header};
 use lsvd_format::{SequenceNumber, names};
 
+use crate::census::Census;
 use crate::ledger::{Author, Ledger};
 use crate::mutation::Mutation;
 use crate::oracle::Violation;
@@ -123,7 +124,12 @@ impl Cloud {
     /// Rule 2: the same number never means two objects, not even after the first was archived.
     fn witness_number(&mut self, name: &str, bytes: &Bytes) {
         let before = self.log_ever.entry(name.to_owned()).or_insert_with(|| bytes.clone());
-        if before != bytes {
+        // A newcomer that slept since it saw the log end there may put its fence where an object was collected. Nobody
+        // reads numbers so low any more, and it sees a higher epoch before it does anything else.
+        let number = names::parse_log_object(relative(name));
+        let collected = number.is_some_and(|number| self.ledger.has_condemned(number));
+        let late_fence = collected && fence_of(bytes).is_some();
+        if before != bytes && !late_fence {
             self.stage.accuse(Violation::new(2, format!("'{name}' was used twice for different objects")));
         }
     }
@@ -142,13 +148,24 @@ impl Cloud {
         let bytes = stored.bytes.clone();
         if relative(name).starts_with(names::LOG_FOLDER) {
             let archived = self.folder(names::ARCHIVE_FOLDER).any(|(_, stored)| stored.bytes == bytes);
-            if !archived {
-                self.stage
-                    .accuse(Violation::new(3, format!("'{name}' was deleted without a copy in the archive")));
+            let number = names::parse_log_object(relative(name)).filter(|number| self.ledger.has_condemned(*number));
+            match number {
+                Some(number) => self.check_unreferenced(name, |census| {
+                    census.oldest.is_some_and(|oldest| number <= oldest) && !census.objects.contains(&number)
+                }),
+                None if !archived => {
+                    let what = format!("'{name}' was deleted, neither condemned nor with a copy in the archive");
+                    self.stage.accuse(Violation::new(3, what));
+                }
+                None => {}
             }
-            if fence_of(&bytes).is_some() {
+            let first = self.log_ever.get(name).unwrap_or(&bytes);
+            if fence_of(first).is_some() {
                 self.stage.accuse(Violation::new(9, format!("the fence '{name}' was deleted")));
             }
+        }
+        if let Some(part) = names::parse_checkpoint_part(relative(name)) {
+            self.check_unreferenced(name, |census| !census.parts.contains(&part));
         }
         if relative(name).starts_with(names::ARCHIVE_FOLDER) {
             self.stage.accuse(Violation::new(3, format!("'{name}' was deleted")));
@@ -158,6 +175,20 @@ impl Cloud {
             self.stage.accuse(Violation::new(7, format!("the newest superblock '{name}' was deleted")));
         }
         self.objects.remove(name);
+    }
+
+    /// Rule 7: no kept checkpoint needs what is deleted.
+    fn check_unreferenced(&self, name: &str, may_go: impl Fn(&Census) -> bool) {
+        let Some(newest) = self.ledger.newest() else { return };
+        let get = |name: &str| self.objects.get(&format!("{PREFIX}/{name}")).map(|stored| stored.bytes.clone());
+        match Census::take(newest, get) {
+            Ok(census) if may_go(&census) => {}
+            Ok(_) => {
+                let what = format!("'{name}' was deleted, and a kept checkpoint needs it");
+                self.stage.accuse(Violation::new(7, what));
+            }
+            Err(what) => self.stage.accuse(Violation::new(7, format!("'{name}' was deleted: {what}"))),
+        }
     }
 
     /// Up to `count` objects whose names begin with `prefix` and come after `after`, and whether there are more.

@@ -3,10 +3,10 @@
 //! Knows superblocks. A journal that is in use leaves the superblock by a clean close of its own writer, or by a process
 //! that was told to give it up, and never otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lsvd_format::superblock::{self, Superblock};
-use lsvd_format::{JournalId, SuperblockNumber};
+use lsvd_format::{JournalId, SequenceNumber, SuperblockNumber};
 
 use crate::host::SsdNumber;
 use crate::oracle::Violation;
@@ -29,6 +29,8 @@ pub(crate) struct Ledger {
     /// Where each journal lies. Their places in here number them.
     homes: Vec<(JournalId, Option<SsdNumber>)>,
     abandoned: Vec<u64>,
+    /// Log objects that some version condemned.
+    condemned: BTreeSet<SequenceNumber>,
 }
 
 impl Ledger {
@@ -43,6 +45,8 @@ impl Ledger {
         if self.newest.as_ref().is_some_and(|(newest, _)| *newest > number) {
             return Ok(()); // of a number that was pruned: it counts for nothing
         }
+        let condemned = version.condemned.iter().flat_map(|range| range.first.0..=range.last.0);
+        self.condemned.extend(condemned.map(SequenceNumber));
         let before = self.newest.replace((number, version.clone())).map(|(_, before)| before);
         if let Some(journal) = version.journal {
             self.by_epoch.insert(version.epoch.0, journal);
@@ -64,6 +68,16 @@ impl Ledger {
         }
         let what = format!("superblock {number} gives up the journal in use, which nobody asked for");
         Err(Violation::new(1, what))
+    }
+
+    /// The version that counts.
+    pub(crate) fn newest(&self) -> Option<&Superblock> {
+        self.newest.as_ref().map(|(_, superblock)| superblock)
+    }
+
+    /// Whether some version said that an object is to go.
+    pub(crate) fn has_condemned(&self, number: SequenceNumber) -> bool {
+        self.condemned.contains(&number)
     }
 
     /// The number of the journal of an epoch.

@@ -6,6 +6,7 @@
 //! checked and what can not be seen is in docs/simulation.md.
 
 mod ambush;
+mod census;
 mod client;
 mod cloud;
 mod happenings;

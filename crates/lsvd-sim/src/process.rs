@@ -256,6 +256,10 @@ async fn look_once(scene: &Arc<Scene>) -> Option<(Option<usize>, Sighting)> {
     };
     scene.stage().event(format_args!("p{id} @{until} has opened read-only"));
     let values = read_whole(scene, &volume, &mut scene.rng(23, u64::from(id))).await?;
+    if volume.stats().reloads > 0 {
+        // It was behind, and went on as of a later moment: what it read is of two.
+        return None;
+    }
     if damage {
         // What is whole of a damaged log is what a read-only opening promises: it may end anywhere.
         return None;

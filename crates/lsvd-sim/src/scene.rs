@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use lsvd_backend::{Bucket, RetryPolicy};
 use lsvd_local::JournalError;
-use lsvd_volume::{CreateOptions, Environment, Error, JournalOptions, OpenOptions};
+use lsvd_format::BLOCK_BYTES;
+use lsvd_format::checkpoint::REGION_BLOCKS;
+use lsvd_volume::{CollectOptions, CreateOptions, Environment, Error, JournalOptions, OpenOptions, UpkeepOptions};
 
 use crate::cloud::{Cloud, PREFIX};
 use crate::history::{History, Tick};
@@ -18,7 +20,7 @@ use crate::link::{Link, Rights, World};
 use crate::mutation::Mutation;
 use crate::oracle::Violation;
 use crate::rng::Rng;
-use crate::sector::BLOCK_SECTORS;
+use crate::sector::{BLOCK_SECTORS, SECTOR_BYTES};
 use crate::stage::{Stage, lock};
 use crate::weather::{SsdWeather, Weather};
 
@@ -50,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) journal_bytes_max: u64,
     /// Processes that have a journal, if there are hosts.
     pub(crate) journals: u64,
+    pub(crate) map_bytes_max: u64,
+    pub(crate) upkeep: UpkeepOptions,
 }
 
 impl Settings {
@@ -83,6 +87,18 @@ impl Settings {
             hosts: rng.pick(&[0, 0, 1, 2, 3]),
             journal_bytes_max: batch_bytes_max * rng.pick(&[2, 3, 8, 16]),
             journals: rng.pick(&[1000, 1000, 800, 500]),
+            map_bytes_max: rng.pick(&[0, 200, 1000, u64::MAX]),
+            upkeep: UpkeepOptions {
+                look_every: Duration::from_millis(rng.spread(10, 3000)),
+                checkpoint_objects: rng.pick(&[1, 2, 4, 16]),
+                checkpoint_age: Duration::from_secs(rng.pick(&[1, 10, 100])),
+                delete_after: Duration::from_millis(rng.pick(&[1, 100, 5000])),
+                collect: CollectOptions {
+                    target: if rng.chance(200) { f64::INFINITY } else { 1.0 },
+                    waste_bytes_min: rng.pick(&[0, 0, 64 << 10]),
+                    share: 1.0,
+                },
+            },
         }
     }
 }
@@ -138,6 +154,16 @@ impl Scene {
         self.settings.blocks * BLOCK_SECTORS
     }
 
+    /// Clients use the end of one region of the map and the beginning of the next.
+    pub(crate) fn first_block(&self) -> u64 {
+        REGION_BLOCKS - u64::from(self.settings.blocks / 2)
+    }
+
+    /// Where a client's sector is in the volume, in bytes.
+    pub(crate) fn offset_bytes(&self, sector: u32) -> u64 {
+        self.first_block() * BLOCK_BYTES + u64::from(sector) * SECTOR_BYTES as u64
+    }
+
     /// A generator for one user, of which there is one for each `kind` and `number`.
     pub(crate) fn rng(&self, kind: u64, number: u64) -> Rng {
         Rng::new(self.seed, kind << 32 | number)
@@ -181,7 +207,8 @@ impl Scene {
     }
 
     pub(crate) fn create_options(&self, process: u32) -> CreateOptions {
-        let mut options = CreateOptions::new(u64::from(self.settings.blocks) * lsvd_format::BLOCK_BYTES);
+        let blocks = self.first_block() + u64::from(self.settings.blocks);
+        let mut options = CreateOptions::new(blocks * BLOCK_BYTES);
         options.window = self.settings.window;
         options.environment = self.environment(process);
         options
@@ -198,6 +225,8 @@ impl Scene {
             fetches_max: settings.fetches_max,
             cache_bytes_max: settings.cache_bytes_max,
             io_timeout: settings.io_timeout,
+            map_bytes_max: settings.map_bytes_max,
+            upkeep: settings.upkeep,
             probe: settings.probe && self.world.mutation.is_none(),
             environment: self.environment(process),
             ..OpenOptions::default()

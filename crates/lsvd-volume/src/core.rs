@@ -10,13 +10,20 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use lsvd_engine::{Action, Engine, Event, Now, Outcome, PlanPiece, Request, RequestId};
-use lsvd_format::{SequenceNumber, SuperblockNumber};
+use lsvd_engine::{
+    Action, Config, Engine, Event, Move, Now, ObjectRecord, ObjectTotals, Outcome, Place, PlanPiece, Request,
+    RequestId, Tail, moved_bytes,
+};
+use lsvd_format::checkpoint::RegionIndex;
+use lsvd_format::{BLOCK_BYTES, Epoch, SequenceNumber, VolumeId, WriterId};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::fetch::Fetcher;
 use crate::journal::JournalQueue;
+use crate::named::NamedState;
+use crate::recovery::recover_newest;
+use crate::regions::read_regions;
 use crate::store::VolumeStore;
 use crate::tasks::Tasks;
 use crate::upload::upload;
@@ -31,11 +38,20 @@ const FENCE_CHECK_EVERY: Duration = Duration::from_secs(30);
 const LAG_TOLD_FROM: Duration = Duration::from_secs(20);
 const LAG_LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// Wait between tries to read a region of the map when the store has failed for longer than its own retries last.
+const LOAD_RETRY_FIRST: Duration = Duration::from_millis(500);
+const LOAD_RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// How often a read is planned again because what it referred to was deleted.
+const PLANS_MAX: u32 = 3;
+
 /// What is behind the lock.
 struct State {
     engine: Engine,
     next_id: u64,
     waiters: BTreeMap<RequestId, Waiter>,
+    /// Who waits for a region of the map.
+    region_waiters: BTreeMap<RegionIndex, Vec<oneshot::Sender<Result<(), Error>>>>,
     /// Why objects can not be stored now, by their numbers.
     upload_errors: BTreeMap<SequenceNumber, Error>,
     deadline: Option<Duration>,
@@ -55,8 +71,8 @@ pub(crate) struct Core {
     fetcher: Arc<Fetcher>,
     tasks: Tasks,
     environment: Environment,
-    /// A writer looks for superblock versions above this, its own; a reader does not look.
-    fence_check_above: Option<SuperblockNumber>,
+    /// A writer's superblock: it looks for another's version above its own; a reader does not look.
+    named: Option<NamedState>,
     /// Last number of the log when it was opened.
     durable_at_opening: SequenceNumber,
     opened_at: Instant,
@@ -66,9 +82,19 @@ pub(crate) struct Core {
     deadline_changed: Notify,
     ended: watch::Sender<Option<Error>>,
     size_bytes: u64,
+    volume_id: VolumeId,
+    epoch: Epoch,
+    writer: WriterId,
     journal: Option<Arc<JournalQueue>>,
+    /// What a reader makes a new engine with.
+    reader: Option<Config>,
+    /// The next number when a reader last read the log again.
+    reloading: tokio::sync::Mutex<SequenceNumber>,
     objects_written: AtomicU64,
     bytes_written: AtomicU64,
+    checkpoints: AtomicU64,
+    reloads: AtomicU64,
+    moved_bytes: AtomicU64,
 }
 
 /// What a core is made of.
@@ -78,11 +104,15 @@ pub(crate) struct Parts {
     pub(crate) fetcher: Arc<Fetcher>,
     pub(crate) tasks: Tasks,
     pub(crate) environment: Environment,
-    pub(crate) fence_check_above: Option<SuperblockNumber>,
+    pub(crate) named: Option<NamedState>,
+    pub(crate) epoch: Epoch,
+    pub(crate) writer: WriterId,
     pub(crate) durable_at_opening: SequenceNumber,
     pub(crate) io_timeout: Duration,
     pub(crate) size_bytes: u64,
+    pub(crate) volume_id: VolumeId,
     pub(crate) journal: Option<Arc<JournalQueue>>,
+    pub(crate) reader: Option<Config>,
 }
 
 impl Core {
@@ -94,16 +124,21 @@ impl Core {
             fetcher,
             tasks,
             environment,
-            fence_check_above,
+            named,
+            epoch,
+            writer,
             durable_at_opening,
             io_timeout,
             size_bytes,
+            volume_id,
             journal,
+            reader,
         } = parts;
         let state = State {
             engine,
             next_id: 0,
             waiters: BTreeMap::new(),
+            region_waiters: BTreeMap::new(),
             upload_errors: BTreeMap::new(),
             deadline: None,
             fence_checked: Duration::ZERO,
@@ -114,7 +149,9 @@ impl Core {
             fetcher,
             tasks,
             environment,
-            fence_check_above,
+            named,
+            epoch,
+            writer,
             durable_at_opening,
             opened_at: Instant::now(),
             io_timeout,
@@ -122,9 +159,15 @@ impl Core {
             deadline_changed: Notify::new(),
             ended: watch::Sender::new(None),
             size_bytes,
+            volume_id,
             journal,
+            reader,
+            reloading: tokio::sync::Mutex::new(SequenceNumber(0)),
             objects_written: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
+            checkpoints: AtomicU64::new(0),
+            reloads: AtomicU64::new(0),
+            moved_bytes: AtomicU64::new(0),
         });
         core.tasks.spawn(tick(core.clone()));
         if core.journal.is_some() {
@@ -144,6 +187,65 @@ impl Core {
     /// What the journal's thread is asked for; `None` without a journal.
     pub(crate) fn journal(&self) -> Option<&Arc<JournalQueue>> {
         self.journal.as_ref()
+    }
+
+    /// Has the engine do something that asks for nothing at once: no actions come of it.
+    pub(crate) fn engine<T>(&self, act: impl FnOnce(&mut Engine) -> T) -> T {
+        act(&mut self.lock().engine)
+    }
+
+    /// Hands collected blocks to the engine and waits until they are durable.
+    pub(crate) async fn collected(self: &Arc<Self>, moves: Vec<Move>, payload: Vec<Bytes>) -> Result<(), Error> {
+        self.check_ended()?;
+        let moved_bytes = moved_bytes(&moves);
+        let (sender, receiver) = oneshot::channel();
+        let now = self.now();
+        let actions = {
+            let mut state = self.lock();
+            state.next_id += 1;
+            let id = RequestId(state.next_id);
+            state.waiters.insert(id, Waiter { sender, base_error: None });
+            state.engine.handle(now, Event::Collected { id, moves, payload });
+            self.drain(&mut state)
+        };
+        self.act(actions);
+        match receiver.await {
+            Ok((outcome, base_error)) => self.outcome(outcome, base_error)?,
+            Err(_) => return Err(Error::Closed { volume: self.store.label() }),
+        }
+        self.moved_bytes.fetch_add(moved_bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Sums over the log's objects.
+    pub(crate) fn totals(&self) -> ObjectTotals {
+        self.lock().engine.totals()
+    }
+
+    /// Whether a client waits for durability.
+    pub(crate) fn is_flush_awaited(&self) -> bool {
+        self.lock().engine.is_durability_awaited()
+    }
+
+    pub(crate) fn wrote_checkpoint(&self) {
+        self.checkpoints.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the next checkpoint would hold.
+    pub(crate) fn tail(&self) -> Tail {
+        self.lock().engine.prefix().tail()
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(crate) fn writer(&self) -> WriterId {
+        self.writer
+    }
+
+    pub(crate) fn volume_id(&self) -> VolumeId {
+        self.volume_id
     }
 
     pub(crate) fn size_bytes(&self) -> u64 {
@@ -235,7 +337,7 @@ impl Core {
                 Action::Journal { record, extent, content } => self.queue().write(record, extent, content),
                 Action::SyncJournal { record } => self.queue().sync(record),
                 Action::ReleaseJournal { record } => self.queue().release(record),
-                Action::Upload(_) | Action::ReadBase { .. } => actions.push_back(action),
+                Action::Upload(_) | Action::ReadBase { .. } | Action::LoadRegion { .. } => actions.push_back(action),
             }
         }
         let deadline = state.engine.next_deadline();
@@ -256,7 +358,7 @@ impl Core {
                 Action::Upload(batch) => self.tasks.spawn(upload(self.clone(), batch)),
                 Action::ReadBase { id, block, location } => {
                     let core = self.clone();
-                    let record = *self.lock().engine.object(location.object);
+                    let record = self.lock().engine.object(location.object);
                     self.tasks.spawn(async move {
                         let read = core.fetcher.read(record, location.ordinal, 1).await;
                         let base = match read {
@@ -271,6 +373,7 @@ impl Core {
                         core.event(Event::BaseRead { id, block, base });
                     });
                 }
+                Action::LoadRegion { region, place } => self.tasks.spawn(load_region(self.clone(), region, place)),
                 Action::Complete { .. }
                 | Action::Journal { .. }
                 | Action::SyncJournal { .. }
@@ -352,45 +455,135 @@ impl Core {
     ) -> Result<Vec<Piece>, Error> {
         self.check_ended()?;
         self.check_fence_sometimes(self.opened_at.elapsed());
-        let plan = {
-            let state = self.lock();
-            let plan = state.engine.plan_read(offset_bytes, length_bytes);
+        let mut tries = 0;
+        loop {
+            let plan = self.plan(offset_bytes, length_bytes).await?;
+            let read = tokio::time::timeout(self.io_timeout, self.fetch(&plan)).await;
+            // First: why the volume ended says more than that its fetches were stopped.
+            self.check_ended()?;
+            match read.map_err(|_| self.timed_out())? {
+                // What this plan still referred to was moved and deleted since, which takes longer than any read should:
+                // the next plan knows where it is now.
+                // A late fence of a writer that lost may lie in its place by now.
+                Err(Error::Missing { object, .. } | Error::Corrupt { object, .. })
+                    if tries < PLANS_MAX && (self.reader.is_some() || tries == 0) =>
+                {
+                    tries += 1;
+                    tracing::warn!(volume = %self.store.label(), %object, "it is not as planned; the read is planned again");
+                    self.reload().await?;
+                }
+                read => return read,
+            }
+        }
+    }
+
+    /// Where the bytes of a range are, with what is to be known of the objects.
+    async fn plan(
+        self: &Arc<Self>,
+        offset_bytes: u64,
+        length_bytes: u64,
+    ) -> Result<Vec<(Option<ObjectRecord>, PlanPiece)>, Error> {
+        let plan = self.with_regions(|engine| {
+            engine.touch(offset_bytes, length_bytes);
+            let plan = engine.plan_read(offset_bytes, length_bytes)?;
             let with_record = |piece| match piece {
-                PlanPiece::Stored { object, .. } => (Some(*state.engine.object(object)), piece),
+                PlanPiece::Stored { object, .. } => (Some(engine.object(object)), piece),
                 PlanPiece::Buffered(_) | PlanPiece::Zeroes(_) => (None, piece),
             };
-            plan.into_iter().map(with_record).collect::<Vec<_>>()
-        };
-        let reads = plan.into_iter().map(async |(record, piece)| match (record, piece) {
-            (_, PlanPiece::Buffered(bytes)) => Ok(vec![Piece::Data(bytes)]),
-            (_, PlanPiece::Zeroes(bytes)) => Ok(vec![Piece::Zeroes(bytes)]),
+            Ok(plan.into_iter().map(with_record).collect())
+        });
+        plan.await
+    }
+
+    async fn fetch(self: &Arc<Self>, plan: &[(Option<ObjectRecord>, PlanPiece)]) -> Result<Vec<Piece>, Error> {
+        let reads = plan.iter().map(async |(record, piece)| match (record, piece) {
+            (_, PlanPiece::Buffered(bytes)) => Ok(vec![Piece::Data(bytes.clone())]),
+            (_, PlanPiece::Zeroes(bytes)) => Ok(vec![Piece::Zeroes(*bytes)]),
             (Some(record), PlanPiece::Stored { ordinal, blocks, skip_bytes, length_bytes, .. }) => {
-                let blocks = self.fetcher.read(record, ordinal, blocks).await?;
-                Ok(cut(blocks, u64::from(skip_bytes), length_bytes))
+                let blocks = self.fetcher.read(*record, *ordinal, *blocks).await?;
+                Ok(cut(blocks, u64::from(*skip_bytes), *length_bytes))
             }
             (None, PlanPiece::Stored { .. }) => unreachable!("every stored piece has its record"),
         });
-        let all = futures::future::try_join_all(reads);
-        let pieces = tokio::time::timeout(self.io_timeout, all).await;
-        // First: why the volume ended says more than that its fetches were stopped.
-        self.check_ended()?;
-        let pieces = pieces.map_err(|_| self.timed_out())??;
+        let pieces = futures::future::try_join_all(reads).await?;
         Ok(pieces.into_iter().flatten().collect())
     }
 
-    pub(crate) fn block_status(
-        &self,
+    /// A reader that is behind reads superblock, checkpoint and log again (rule 7). A writer is never behind.
+    async fn reload(&self) -> Result<(), Error> {
+        let Some(config) = &self.reader else { return Ok(()) };
+        let before = self.engine(|engine| engine.prefix().log().next);
+        let mut reloading = self.reloading.lock().await;
+        if *reloading > before {
+            return Ok(()); // somebody else did, meanwhile
+        }
+        let prefix = recover_newest(&self.store).await?;
+        let next = prefix.log().next;
+        *reloading = next;
+        let engine = Engine::new(config.clone(), prefix);
+        self.engine(|reader| *reader = engine);
+        self.reloads.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(volume = %self.store.label(), "a reader that was behind goes on as of the object before number {next}");
+        Ok(())
+    }
+
+    pub(crate) async fn block_status(
+        self: &Arc<Self>,
         offset_bytes: u64,
         length_bytes: u64,
     ) -> Result<Vec<ExtentStatus>, Error> {
         self.check_ended()?;
-        let statuses = self.lock().engine.status(offset_bytes, length_bytes);
+        let statuses = self.with_regions(|engine| engine.status(offset_bytes, length_bytes)).await?;
         let status = |status: lsvd_engine::Status| ExtentStatus {
             length_bytes: status.length_bytes,
             hole: status.hole,
             zero: status.zero,
         };
         Ok(statuses.into_iter().map(status).collect())
+    }
+
+    /// Asks the engine for what needs regions of the map, and loads those that are absent until it has its answer.
+    pub(crate) async fn with_regions<T>(
+        self: &Arc<Self>,
+        mut ask: impl FnMut(&mut Engine) -> Result<T, Vec<RegionIndex>>,
+    ) -> Result<T, Error> {
+        let mut pins = Pins { core: self, regions: Vec::new() };
+        let mut tries = 0;
+        loop {
+            let (waits, actions) = {
+                let mut state = self.lock();
+                let absent = match ask(&mut state.engine) {
+                    Ok(answer) => return Ok(answer),
+                    Err(absent) => absent,
+                };
+                let now = self.now();
+                let waits = absent.into_iter().map(|region| {
+                    let (sender, receiver) = oneshot::channel();
+                    state.region_waiters.entry(region).or_default().push(sender);
+                    state.engine.pin(region);
+                    pins.regions.push(region);
+                    state.engine.handle(now, Event::RegionWanted { region });
+                    receiver
+                });
+                let waits = waits.collect::<Vec<_>>();
+                (waits, self.drain(&mut state))
+            };
+            self.act(actions);
+            let all = tokio::time::timeout(self.io_timeout, futures::future::join_all(waits)).await;
+            self.check_ended()?;
+            for loaded in all.map_err(|_| self.timed_out())? {
+                // The sender goes away unused only if the volume ends.
+                match loaded.map_err(|_| Error::Closed { volume: self.store.label() })? {
+                    Err(Error::Missing { object, .. }) if self.reader.is_some() && tries < PLANS_MAX => {
+                        tries += 1;
+                        tracing::warn!(volume = %self.store.label(), %object, "it is not there any more");
+                        self.reload().await?;
+                        break;
+                    }
+                    loaded => loaded?,
+                }
+            }
+        }
     }
 
     /// Whether nobody waits and the store has all that was accepted.
@@ -415,14 +608,21 @@ impl Core {
             bytes_fetched: fetch.bytes_fetched.load(Ordering::Relaxed),
             cache_hits: fetch.cache_hits.load(Ordering::Relaxed),
             corrupt_reads: fetch.corrupt_reads.load(Ordering::Relaxed),
+            reloads: self.reloads.load(Ordering::Relaxed),
             map_extents: engine.map_extents() as u64,
+            map_bytes: engine.map_bytes(),
+            checkpoints: self.checkpoints.load(Ordering::Relaxed),
+            moved_bytes: self.moved_bytes.load(Ordering::Relaxed),
+            log_objects: engine.totals().objects,
+            log_bytes: engine.totals().object_bytes,
+            live_bytes: engine.totals().live_blocks * BLOCK_BYTES,
             durable_number: engine.last_durable().unwrap_or(self.durable_at_opening).0,
         }
     }
 
     /// Looks for a newer writer now and then: one that only reads would not notice it by its uploads.
     fn check_fence_sometimes(self: &Arc<Self>, now: Duration) {
-        let Some(mine) = self.fence_check_above else { return };
+        let Some(named) = self.named.clone() else { return };
         {
             let mut state = self.lock();
             if now < state.fence_checked + FENCE_CHECK_EVERY {
@@ -433,13 +633,24 @@ impl Core {
         let core = self.clone();
         self.tasks.spawn(async move {
             // What can not be listed now is looked at again after the next interval.
-            if let Ok(newer) = core.store.superblock_numbers(Some(mine)).await
-                && let Some(newest) = newer.last()
-            {
-                let epoch = Some(lsvd_format::Epoch(newest.0));
-                core.end(Error::Fenced { volume: core.store.label(), epoch });
+            if let Err(error @ Error::Fenced { .. }) = named.check_newest().await {
+                core.end(error);
             }
         });
+    }
+}
+
+/// Regions that are kept in memory for a plan.
+struct Pins<'a> {
+    core: &'a Core,
+    regions: Vec<RegionIndex>,
+}
+
+impl Drop for Pins<'_> {
+    fn drop(&mut self) {
+        if !self.regions.is_empty() && !self.core.state.is_poisoned() {
+            self.core.engine(|engine| self.regions.iter().for_each(|region| engine.unpin(*region)));
+        }
     }
 }
 
@@ -456,6 +667,34 @@ impl Drop for Abandoned<'_> {
         if self.armed && !self.core.state.is_poisoned() {
             self.core.event(Event::Cancel { id: self.id });
         }
+    }
+}
+
+/// Loads a region of the map, however long that takes, and tells who waits for it what hinders it.
+async fn load_region(core: Arc<Core>, region: RegionIndex, place: Place) {
+    let mut wait = LOAD_RETRY_FIRST;
+    let content = loop {
+        match read_regions(&core.store, core.volume_id, vec![(region, place)]).await {
+            Ok(loaded) => break loaded.into_iter().next().map(|(.., content)| content).unwrap_or_default(),
+            Err(error) => {
+                let waiters = core.lock().region_waiters.remove(&region).unwrap_or_default();
+                for waiter in waiters {
+                    // A reader that has gone needs no answer.
+                    let _ = waiter.send(Err(error.clone()));
+                }
+                if core.reader.is_some() {
+                    // It may be behind, and then needs another place.
+                    return core.engine(|engine| engine.region_failed(region));
+                }
+                tracing::error!("a region of the map is read again in {} ms: {error}", wait.as_millis());
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LOAD_RETRY_MAX);
+            }
+        }
+    };
+    core.event(Event::RegionLoaded { region, place, content });
+    for waiter in core.lock().region_waiters.remove(&region).unwrap_or_default() {
+        let _ = waiter.send(Ok(()));
     }
 }
 

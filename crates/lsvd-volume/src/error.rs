@@ -26,6 +26,14 @@ pub enum Error {
         /// What is wrong and at which byte.
         reason: String,
     },
+    /// An object that the volume refers to is not there. Restore it, or open read-only as of before it was needed.
+    #[error("volume '{volume}': object '{object}' is missing: the log refers to it, but it is not there")]
+    Missing {
+        /// The volume.
+        volume: Arc<str>,
+        /// Name of the object in the volume's prefix.
+        object: String,
+    },
     /// Written by a newer lsvd: use that one.
     #[error("volume '{volume}': {what}")]
     Newer {

@@ -99,6 +99,17 @@ impl Fetcher {
         Ok(pieces)
     }
 
+    /// Reads blocks that nobody is likely to read again: they neither come from the cache nor go there.
+    pub(crate) async fn read_past_cache(
+        &self,
+        record: ObjectRecord,
+        first: BlockOrdinal,
+        blocks: u32,
+    ) -> Result<Bytes, Error> {
+        let _permit = self.permits.acquire().await;
+        self.fetch_verified(record, first, blocks).await
+    }
+
     async fn fetch_verified(
         &self,
         record: ObjectRecord,
@@ -130,7 +141,9 @@ impl Fetcher {
                         Err(error) => format!("in the payload from byte {}: {error}", range.start),
                     }
                 }
-                Ok(None) => "the log refers to it, but it is not there".to_owned(),
+                Ok(None) => {
+                    return Err(Error::Missing { volume: self.store.label(), object: name });
+                }
                 Err(lsvd_backend::Error::Corrupt { detail, .. }) => detail,
                 Err(error) => return Err(self.store.store_error(error)),
             };

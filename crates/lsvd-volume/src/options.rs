@@ -88,6 +88,12 @@ pub struct OpenOptions {
     pub fetches_max: usize,
     /// Bytes of verified chunks kept in memory. 256 MiB by default.
     pub cache_bytes_max: u64,
+    /// Bytes of memory for the extent map: what checkpoints hold of it leaves memory above that, and is read again when it
+    /// is needed. 1.6 MiB hold the map of 1 GiB at its worst (every 4 KiB written at random), 10 KiB of 1 GiB written in
+    /// large pieces. 512 MiB by default.
+    pub map_bytes_max: u64,
+    /// What is done behind the clients.
+    pub upkeep: UpkeepOptions,
     /// How long a request waits for a store that stores nothing before it fails with [`crate::Error::TimedOut`]; each
     /// object that gets through begins the wait anew, so that a slow line is not taken for a dead one. What was accepted
     /// stays accepted and is still uploaded when the store is back. 60 s by default; it should stay below what a kernel
@@ -124,6 +130,8 @@ impl Default for OpenOptions {
             flush_uploads_max: 4,
             fetches_max: 100,
             cache_bytes_max: 256 << 20,
+            map_bytes_max: 512 << 20,
+            upkeep: UpkeepOptions::default(),
             io_timeout: Duration::from_secs(60),
             unsafe_single_writer: false,
             accept_shorter_log: false,
@@ -132,6 +140,54 @@ impl Default for OpenOptions {
             abandon_journal: false,
             probe: true,
             environment: Environment::default(),
+        }
+    }
+}
+
+/// What a volume that is open for writing does behind its clients, and how often.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UpkeepOptions {
+    /// How often it is looked whether something is due; looking asks nothing of the store. 1 s by default.
+    pub look_every: Duration,
+    /// A checkpoint is written when this many log objects lie behind the last one, unless it would store more than a
+    /// quarter of what they hold: an opening reads the header of each. 256 by default, some two round trips.
+    pub checkpoint_objects: u64,
+    /// A checkpoint is written when the last one is this old and anything lies behind it. 5 minutes by default.
+    pub checkpoint_age: Duration,
+    /// Objects are deleted when this long has passed since it is recorded that nothing refers to them: for readers that
+    /// are behind. 5 minutes by default; above [`OpenOptions::io_timeout`].
+    pub delete_after: Duration,
+    /// Garbage collection.
+    pub collect: CollectOptions,
+}
+
+/// How space comes back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CollectOptions {
+    /// Collect while the log's objects that hold anything live have more than this many bytes for each live one. 1.3 by
+    /// default: in LSVD's paper collection from 70 % live on. Nothing is collected if it is infinite.
+    pub target: f64,
+    /// Collect only while at least this many bytes could come back. 64 MiB by default.
+    pub waste_bytes_min: u64,
+    /// The share of time that collection works in, when the volume is at its target; it rises to all of it 0.2 above.
+    /// 0.25 by default.
+    pub share: f64,
+}
+
+impl Default for CollectOptions {
+    fn default() -> Self {
+        Self { target: 1.3, waste_bytes_min: 64 << 20, share: 0.25 }
+    }
+}
+
+impl Default for UpkeepOptions {
+    fn default() -> Self {
+        Self {
+            look_every: Duration::from_secs(1),
+            checkpoint_objects: 256,
+            checkpoint_age: Duration::from_secs(300),
+            delete_after: Duration::from_secs(300),
+            collect: CollectOptions::default(),
         }
     }
 }

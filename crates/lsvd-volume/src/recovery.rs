@@ -1,15 +1,21 @@
-//! Recovery: from the bucket's log to the map as of the durable point. Writes nothing.
+//! Recovery: from the newest checkpoint and the log behind it to the map as of the durable point. Writes nothing.
 //!
-//! Knows how to list and to fetch headers in parallel, and that only a complete listing or a definite "not found" ends
-//! the log (rule 4); what an object means, replay knows.
+//! Knows how to list and to fetch headers and regions in parallel, which checkpoint can be used, and that only a complete
+//! listing or a definite "not found" ends the log (rule 4); what an object means, replay knows. Its requests: a listing,
+//! a GET of the root, and what the objects behind it need.
 
 use futures::StreamExt;
-use lsvd_engine::Replay;
-use lsvd_format::superblock::Superblock;
-use lsvd_format::{AnyHeader, SequenceNumber};
+use lsvd_engine::{
+    LastData, LogState, ObjectIndex, ObjectRecord, ObjectState, Place, Prefix, Replay,
+};
+use lsvd_format::checkpoint::{CheckpointStamp, Root, decode_root};
+use lsvd_format::superblock::{CheckpointRef, Superblock};
+use lsvd_format::{AnyHeader, DecodeError, ObjectIdentity, SequenceNumber, SuperblockNumber, names};
 
 use crate::Error;
-use crate::store::{ListedLog, VolumeStore};
+use crate::regions::read_regions;
+use crate::root::newest_readable;
+use crate::store::{ListedLog, VERIFY_TRIES, VolumeStore};
 
 /// Headers fetched at once: recovery's time is round trips, not bytes.
 const HEADERS_AT_ONCE: usize = 100;
@@ -26,19 +32,113 @@ pub(crate) struct Recovered {
     pub(crate) damage: Option<Error>,
 }
 
-/// Replays the gapless run of log objects. With `stop_at_damage` a damaged object ends the run and is reported; without
-/// it is an error.
+/// Replays the gapless run of log objects behind the newest checkpoint that can be used. With `stop_at_damage` a damaged
+/// object ends the run and is reported; without it is an error.
 pub(crate) async fn recover(
     store: &VolumeStore,
     superblock: &Superblock,
     stop_at_damage: bool,
 ) -> Result<Recovered, Error> {
+    // Newest first: the one before is used only if this one is no good, and says so.
+    for checkpoint in superblock.checkpoints.iter().rev() {
+        if let Some(prefix) = read_root(store, superblock, checkpoint).await? {
+            let replay =
+                Replay::from(superblock.volume_id, superblock.size_bytes, superblock.window, prefix);
+            let behind = Some((checkpoint.stamp, *checkpoint == superblock.checkpoints[0]));
+            if let Some(recovered) = replay_log(store, superblock, replay, behind, stop_at_damage).await? {
+                return Ok(recovered);
+            }
+        }
+    }
+    if let Some(oldest) = superblock.checkpoints.first() {
+        let name = names::checkpoint_part(&oldest.part);
+        let reason = "no checkpoint of this volume can be used, and what the log held before them may be deleted: restore \
+                      the checkpoints' objects";
+        return Err(store.corrupt(name, reason));
+    }
     let first = superblock.log_first_number;
-    let mut replay = Replay::new(superblock.volume_id, superblock.size_bytes, superblock.window, first);
+    let replay = Replay::new(superblock.volume_id, superblock.size_bytes, superblock.window, first);
+    let recovered = replay_log(store, superblock, replay, None, stop_at_damage).await?;
+    Ok(recovered.expect("a log from its beginning can be followed"))
+}
+
+/// Recovers the volume for a reader, from the newest superblock that can be read. A writer may delete meanwhile what that
+/// version still refers to: then a newer one tells what counts now, and it is tried again (rule 7).
+pub(crate) async fn recover_for_reading(
+    store: &VolumeStore,
+) -> Result<(SuperblockNumber, Superblock, Recovered), Error> {
+    loop {
+        let (number, superblock) = newest_readable(store, true).await?;
+        let recovered = recover(store, &superblock, true).await;
+        let whole = matches!(&recovered, Ok(recovered) if recovered.damage.is_none());
+        if whole || newest_readable(store, true).await?.0 == number {
+            return Ok((number, superblock, recovered?));
+        }
+    }
+}
+
+/// The newest durable prefix, for a reader that is behind.
+pub(crate) async fn recover_newest(store: &VolumeStore) -> Result<Prefix, Error> {
+    let (_, _, recovered) = recover_for_reading(store).await?;
+    match recovered.damage {
+        None => Ok(recovered.replay.finish()),
+        Some(damage) => Err(damage),
+    }
+}
+
+/// Reads a checkpoint's root; `None` if it is damaged or gone, which is said.
+async fn read_root(
+    store: &VolumeStore,
+    superblock: &Superblock,
+    checkpoint: &CheckpointRef,
+) -> Result<Option<Prefix>, Error> {
+    let name = names::checkpoint_part(&checkpoint.part);
+    let range = checkpoint.root_offset_bytes..checkpoint.root_offset_bytes + checkpoint.root_bytes;
+    let mut reason = String::new();
+    for _ in 0..VERIFY_TRIES {
+        reason = match store.bucket().read_range(&name, range.clone()).await {
+            Ok(Some(bytes)) => match decode_root(superblock.volume_id, checkpoint.part, &bytes) {
+                Ok(root) if root.stamp != checkpoint.stamp => "it is as of another object than the superblock says".to_owned(),
+                Ok(root) => return Ok(Some(prefix_of(root))),
+                Err(DecodeError::Newer { what }) => {
+                    return Err(Error::Newer { volume: store.label(), what: format!("{name}: {what}") });
+                }
+                Err(error) => error.to_string(),
+            },
+            Ok(None) => "it is not there".to_owned(),
+            Err(lsvd_backend::Error::Corrupt { detail, .. }) => detail,
+            Err(error) => return Err(store.store_error(error)),
+        };
+    }
+    let as_of = checkpoint.stamp.as_of;
+    tracing::error!(
+        volume = %store.label(), object = %name, "the checkpoint as of number {as_of} can not be used: {reason}; the one \
+         before is tried"
+    );
+    Ok(None)
+}
+
+/// Replays the log from where `replay` stands. Behind a checkpoint (with whether it is the oldest kept one) gives `None`
+/// if that does not belong to this log.
+async fn replay_log(
+    store: &VolumeStore,
+    superblock: &Superblock,
+    mut replay: Replay,
+    behind: Option<(CheckpointStamp, bool)>,
+    stop_at_damage: bool,
+) -> Result<Option<Recovered>, Error> {
     if let Some(layout) = &superblock.log_layout {
         replay = replay.taking_format_1(layout.append_format);
     }
-    let listed = store.list_log(None).await?;
+    // The checkpoint's own object is listed, too: it says whether the log still has it.
+    let after = behind.and_then(|(stamp, _)| stamp.as_of.0.checked_sub(1)).map(SequenceNumber);
+    let mut listed = store.list_log(after).await?;
+    if let Some((stamp, oldest)) = behind {
+        let own = listed.first().is_some_and(|entry| entry.number == stamp.as_of).then(|| listed.remove(0));
+        if !stamp_holds(store, stamp, own, oldest).await? {
+            return Ok(None);
+        }
+    }
     let mut strays = Vec::new();
     let mut damage = None;
     let mut headers = futures::stream::iter(listed.iter().copied())
@@ -74,7 +174,89 @@ pub(crate) async fn recover(
         }
     }
     drop(headers);
-    Ok(Recovered { replay, strays, unbegun_mark, damage })
+    load_wanted(store, &mut replay).await?;
+    Ok(Some(Recovered { replay, strays, unbegun_mark, damage }))
+}
+
+/// Whether the object that a checkpoint is as of is the one that the log has under that number (rule 8). It may be
+/// deleted if the checkpoint is the oldest one: only what is above stays for sure.
+async fn stamp_holds(
+    store: &VolumeStore,
+    stamp: CheckpointStamp,
+    own: Option<ListedLog>,
+    oldest: bool,
+) -> Result<bool, Error> {
+    let name = store.log_name(stamp.as_of);
+    let header = match own {
+        Some(entry) => store.read_log_header(entry.number).await?,
+        None => None,
+    };
+    match header {
+        // In format 1 nothing says whose it is.
+        Some(AnyHeader::V1(_)) => Ok(true),
+        Some(AnyHeader::V2(header)) => {
+            let same = (header.identity.epoch, header.identity.writer) == (stamp.epoch, stamp.writer);
+            if !same {
+                tracing::error!(volume = %store.label(), object = %name, "it is not the object that a checkpoint was made of");
+            }
+            Ok(same)
+        }
+        None if oldest => Ok(true),
+        None => {
+            tracing::error!(volume = %store.label(), object = %name, "it is missing, though a checkpoint was made of it");
+            Ok(false)
+        }
+    }
+}
+
+/// Loads the regions that what was taken in changes, and applies it.
+pub(crate) async fn load_wanted(store: &VolumeStore, replay: &mut Replay) -> Result<(), Error> {
+    loop {
+        let wanted = replay.wanted_regions();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let places = wanted.iter().map(|&region| (region, replay.prefix().place(region))).collect();
+        for (region, place, content) in read_regions(store, replay.volume(), places).await? {
+            replay.load(region, place, content);
+        }
+    }
+}
+
+/// The prefix that a checkpoint holds.
+fn prefix_of(root: Root) -> Prefix {
+    let stamp = root.stamp;
+    let volume = root.volume;
+    let last = ObjectIdentity { volume, epoch: stamp.epoch, writer: stamp.writer, number: stamp.as_of };
+    let last_data = root.last_data.map(|last| LastData {
+        epoch: last.epoch,
+        sealed_unix_ms: last.sealed_unix_ms,
+        journal: last.journal,
+    });
+    let log = LogState {
+        next: root.next_number,
+        last: Some(last),
+        last_format: root.last_format,
+        last_data,
+        journals: root.journals.iter().map(|of| ((of.journal, of.epoch), of.record)).collect(),
+        skipped: root.skipped.iter().map(|range| (range.fence, range.next)).collect(),
+    };
+    let objects = root.objects.iter().map(|object| {
+        let record = ObjectRecord {
+            identity: object.identity,
+            format: object.format,
+            header_bytes: object.header_bytes,
+            payload_blocks: object.payload_blocks,
+        };
+        let state = ObjectState { record, live_blocks: object.live_blocks, died_at: object.died_at };
+        (ObjectIndex(object.slot.0), state)
+    });
+    let places = root.regions.iter().map(|place| {
+        let part = root.parts[place.part as usize].part;
+        let (offset_bytes, length_bytes) = (place.offset_bytes, place.length_bytes);
+        (place.region, Place { part, offset_bytes, length_bytes })
+    });
+    Prefix::from_checkpoint(log, objects, places, root.parts.clone())
 }
 
 /// Whether an object is the mark of a writer that may not have archived what lay beyond it: none of that is its own.

@@ -22,7 +22,7 @@ use lsvd_format::{
 };
 
 use crate::acceptance::in_use;
-use crate::recovery::{Recovered, is_unbegun_mark, recover};
+use crate::recovery::{Recovered, is_unbegun_mark, load_wanted, recover};
 use crate::store::{Put, VolumeStore};
 use crate::{Environment, Error, OpenOptions, Recovery};
 
@@ -48,9 +48,23 @@ pub(crate) async fn take_over(
     options: &OpenOptions,
     journal: Option<JournalId>,
 ) -> Result<TakenOver, Error> {
-    let environment = &options.environment;
-    let writer = WriterId((environment.random)());
-    let (mut number, mut superblock) = raise_epoch(store, options, writer, journal).await?;
+    let writer = WriterId((options.environment.random)());
+    let (number, superblock) = raise_epoch(store, options, writer, journal).await?;
+    match end_older_writers(store, &options.environment, number, superblock).await {
+        Err(error @ (Error::Corrupt { .. } | Error::Missing { .. })) => {
+            Err(fenced_or(store, number, error).await)
+        }
+        taken => taken,
+    }
+}
+
+/// Steps 2 to 4, in the epoch that version `number` began.
+async fn end_older_writers(
+    store: &VolumeStore,
+    environment: &Environment,
+    mut number: SuperblockNumber,
+    mut superblock: Superblock,
+) -> Result<TakenOver, Error> {
     tracing::info!(volume = %store.label(), epoch = %superblock.epoch, "starting recovery");
     let Recovered { mut replay, mut strays, unbegun_mark, .. } = recover(store, &superblock, false).await?;
     refuse_a_newer_log(store, &superblock, &replay)?;
@@ -61,6 +75,7 @@ pub(crate) async fn take_over(
         Some(mark) => mark,
         None => land_fence(store, environment, &superblock, &mut replay).await?,
     };
+    load_wanted(store, &mut replay).await?; // of what was taken in on the way
     if store.append_format() == ObjectFormat::V1 {
         // Before the look for a newer writer: what is listed now is none of its objects.
         strays = store.list_log(Some(fence)).await?.iter().map(|entry| entry.number).collect();
@@ -132,6 +147,18 @@ async fn raise_epoch(
 /// The name and version that superblocks record.
 pub(crate) fn written_by() -> String {
     concat!("lsvd ", env!("CARGO_PKG_VERSION")).to_owned()
+}
+
+/// What went wrong, or that a newer writer is the reason: it may have collected what this one, which slept, still
+/// looked for.
+async fn fenced_or(store: &VolumeStore, mine: SuperblockNumber, error: Error) -> Error {
+    match store.superblock_numbers(Some(mine)).await {
+        Ok(newer) => match newer.last() {
+            Some(newest) => Error::Fenced { volume: store.label(), epoch: Some(Epoch(newest.0)) },
+            None => error,
+        },
+        Err(_) => error,
+    }
 }
 
 /// A log that a newer epoch writes already is that writer's. This one may have slept since step 1: its fence at that
@@ -306,7 +333,7 @@ async fn begin(
 }
 
 /// Deletes superblock versions that are far below this writer's.
-async fn prune_superblocks(store: &VolumeStore, mine: SuperblockNumber) -> Result<(), Error> {
+pub(crate) async fn prune_superblocks(store: &VolumeStore, mine: SuperblockNumber) -> Result<(), Error> {
     // This listing is also the look for a higher epoch before a round of deletes (rule 9).
     let numbers = store.superblock_numbers(None).await?;
     if let Some(newest) = numbers.last().filter(|newest| **newest > mine) {

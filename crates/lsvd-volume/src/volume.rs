@@ -11,9 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use lsvd_backend::Bucket;
 use lsvd_engine::{Config, Engine, Request};
-use lsvd_format::superblock::Superblock;
 use lsvd_format::{
-    BLOCK_BYTES, Epoch, JournalId, JournalPosition, ObjectFormat, SequenceNumber, SuperblockNumber, VolumeId,
+    BLOCK_BYTES, Epoch, JournalId, JournalPosition, ObjectFormat, SequenceNumber, VolumeId,
     WriterId,
 };
 use lsvd_local::{Journal, JournalWriter};
@@ -23,12 +22,13 @@ use crate::core::{Core, Parts};
 use crate::fetch::Fetcher;
 use crate::guarantees::check_guarantees;
 use crate::journal;
+use crate::named::NamedState;
 use crate::occupancy::refuse_if_in_use;
-use crate::recovery::{Recovered, recover};
-use crate::root::newest_readable;
-use crate::store::{Put, VolumeStore};
-use crate::takeover::{TakenOver, take_over, written_by};
+use crate::recovery::{Recovered, recover_for_reading};
+use crate::store::VolumeStore;
+use crate::takeover::{TakenOver, take_over};
 use crate::tasks::Tasks;
+use crate::upkeep::Upkeep;
 use crate::{Error, OpenOptions};
 
 /// How often a volume that closes looks whether all that was let in is stored.
@@ -112,8 +112,22 @@ pub struct Stats {
     pub cache_hits: u64,
     /// Reads that failed verification.
     pub corrupt_reads: u64,
-    /// Records in the extent map.
+    /// How often a reader was behind and read the log again: what it shows is of that moment since.
+    pub reloads: u64,
+    /// Records in the extent map that are in memory.
     pub map_extents: u64,
+    /// Bytes of memory that the extent map takes.
+    pub map_bytes: u64,
+    /// Checkpoints written.
+    pub checkpoints: u64,
+    /// Bytes of live blocks that collection has moved.
+    pub moved_bytes: u64,
+    /// Objects of the log that are stored, but for fences.
+    pub log_objects: u64,
+    /// Their bytes.
+    pub log_bytes: u64,
+    /// Bytes of blocks that the extent map points at.
+    pub live_bytes: u64,
     /// Last durable number.
     pub durable_number: u64,
 }
@@ -129,9 +143,8 @@ struct Inner {
     core: Arc<Core>,
     tasks: Tasks,
     description: VolumeDescription,
-    superblock_number: SuperblockNumber,
-    superblock: Superblock,
-    environment: crate::Environment,
+    /// `None` if it is read-only.
+    named: Option<NamedState>,
     closing: AtomicBool,
 }
 
@@ -204,8 +217,8 @@ impl Volume {
     pub async fn open_read_only(bucket: Bucket, options: OpenOptions) -> Result<Self, Error> {
         check_options(&options)?;
         let store = VolumeStore::new(bucket);
-        let (number, superblock) = newest_readable(&store, true).await?;
-        let Recovered { replay, strays, damage, .. } = recover(&store, &superblock, true).await?;
+        let (number, superblock, recovered) = recover_for_reading(&store).await?;
+        let Recovered { replay, strays, damage, .. } = recovered;
         if let Some(damage) = damage {
             let next = replay.next_number();
             tracing::warn!("{damage}; opened read-only as of the object before number {next}");
@@ -234,7 +247,6 @@ impl Volume {
             Access::ReadOnly => (true, None),
             Access::Write(journal) => (false, journal),
         };
-        let (map, objects, next_number) = replay.finish();
         let config = Config {
             volume: superblock.volume_id,
             epoch: superblock.epoch,
@@ -243,6 +255,7 @@ impl Volume {
             batch_bytes_max: options.batch_bytes_max,
             batch_age_max: options.batch_age_max,
             buffer_bytes_max: options.buffer_bytes_max,
+            map_bytes_max: options.map_bytes_max,
             uploads_max: options.uploads_max,
             flush_uploads_max: options.flush_uploads_max,
             journal,
@@ -260,7 +273,11 @@ impl Volume {
             append_format: store.append_format(),
             recovery,
         };
-        let engine = Engine::new(config, map, objects, next_number);
+        let named = (!read_only)
+            .then(|| NamedState::new(store.clone(), options.environment.clone(), superblock_number, superblock.clone()));
+        let keeps_up = description.append_format == ObjectFormat::V2;
+        let reader = read_only.then(|| config.clone());
+        let engine = Engine::new(config, replay.finish());
         let engine = match description.append_format {
             ObjectFormat::V1 => engine.appending_format_1(),
             ObjectFormat::V2 => engine,
@@ -272,21 +289,25 @@ impl Volume {
             tasks: tasks.clone(),
             environment: options.environment.clone(),
             durable_at_opening: recovery.durable_number,
-            fence_check_above: (!read_only).then_some(superblock_number),
+            named: named.clone(),
+            epoch: superblock.epoch,
+            writer: superblock.writer_id,
             io_timeout: options.io_timeout,
             size_bytes: superblock.size_bytes,
+            volume_id: superblock.volume_id,
             journal: journal.map(|_| Arc::default()),
+            reader,
         });
-        let environment = options.environment;
+        if let Some(named) = named.clone().filter(|_| keeps_up) {
+            tasks.spawn(Upkeep::new(core.clone(), named, options.upkeep, options.batch_bytes_max).run());
+        }
         let closing = AtomicBool::new(false);
         Self {
             inner: Arc::new(Inner {
                 core,
                 tasks,
                 description,
-                superblock_number,
-                superblock,
-                environment,
+                named,
                 closing,
             }),
         }
@@ -433,15 +454,17 @@ impl Volume {
         self.inner.core.request(Request::Flush).await
     }
 
-    /// What is allocated and what reads as zeroes, from memory alone. Lengths sum to `length_bytes`.
+    /// What is allocated and what reads as zeroes. Tells something, but may stop before `length_bytes` are covered, where
+    /// the extent map is not in memory: ask again from there.
     ///
     /// # Errors
-    /// If the range is beyond the volume, or the volume was closed or fenced.
-    pub fn block_status(&self, offset_bytes: u64, length_bytes: u64) -> Result<Vec<ExtentStatus>, Error> {
+    /// If the range is beyond the volume, or the volume was closed or fenced; the store's, where the extent map is not in
+    /// memory.
+    pub async fn block_status(&self, offset_bytes: u64, length_bytes: u64) -> Result<Vec<ExtentStatus>, Error> {
         if !self.gate(offset_bytes, length_bytes)? {
             return Ok(Vec::new());
         }
-        self.inner.core.block_status(offset_bytes, length_bytes)
+        self.inner.core.block_status(offset_bytes, length_bytes).await
     }
 
     /// Drains, flushes and marks the volume as closed cleanly. Later requests fail with [`Error::Closed`].
@@ -456,7 +479,7 @@ impl Volume {
             Err(Error::Closed { .. }) => return Ok(()),
             ended => ended?,
         }
-        if !inner.description.read_only {
+        if let Some(named) = &inner.named {
             inner.core.request(Request::Drain).await?;
             // A write that waited at the ceiling was let in by that flush: it is to be stored, too.
             while !inner.core.is_drained() {
@@ -464,20 +487,15 @@ impl Volume {
                 inner.core.request(Request::Drain).await?;
             }
             let durable_number = SequenceNumber(inner.core.stats().durable_number);
-            let closed = Superblock {
-                closed_at: Some(durable_number),
-                log_reached: Some(durable_number),
-                written_unix_ms: (inner.environment.now_unix_ms)(),
-                written_by: written_by(),
-                ..inner.superblock.clone().with_journal(None)
-            };
-            let number = inner.superblock_number.next();
-            // This opening's own is that of an earlier try to close whose answer was lost.
-            if let Put::Theirs(theirs) = inner.core.store().put_superblock(number, &closed).await?
-                && theirs.writer_id != closed.writer_id
-            {
-                let error = Error::Fenced { volume: self.label(), epoch: Some(theirs.epoch) };
-                inner.core.end(error.clone());
+            let closed = named.update(|superblock| {
+                superblock.closed_at = Some(durable_number);
+                superblock.log_reached = Some(durable_number);
+                *superblock = superblock.clone().with_journal(None);
+            });
+            if let Err(error) = closed.await {
+                if matches!(error, Error::Fenced { .. }) {
+                    inner.core.end(error.clone());
+                }
                 return Err(error);
             }
         }

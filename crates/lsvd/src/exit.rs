@@ -72,7 +72,7 @@ pub(crate) fn of_volume(error: &lsvd_volume::Error) -> Exit {
     use lsvd_volume::Error;
     match error {
         Error::Fenced { .. } => Exit::Fenced,
-        Error::Corrupt { .. } | Error::Newer { .. } => Exit::Corrupt,
+        Error::Corrupt { .. } | Error::Missing { .. } | Error::Newer { .. } => Exit::Corrupt,
         Error::Store { source, .. } => of_store(source),
         Error::TimedOut { .. } => Exit::Store,
         Error::Invalid(_) => Exit::Usage,

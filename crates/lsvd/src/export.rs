@@ -67,7 +67,7 @@ impl Export for VolumeExport {
         offset_bytes: u64,
         length_bytes: u64,
     ) -> Result<Vec<ExtentStatus>, ExportError> {
-        let extents = self.volume.block_status(offset_bytes, length_bytes).map_err(refuse)?;
+        let extents = self.volume.block_status(offset_bytes, length_bytes).await.map_err(refuse)?;
         let extent = |extent: lsvd_volume::ExtentStatus| ExtentStatus {
             length_bytes: extent.length_bytes,
             hole: extent.hole,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_engine::{
-    Action, Config, Content, Engine, Event, ExtentMap, Location, Now, ObjectTable, Outcome, Request,
+    Action, Config, Content, Engine, Event, Location, Now, Outcome, Prefix, Request,
     RequestId, SealedBatch,
 };
 use lsvd_format::{BLOCK_BYTES, BlockIndex, Epoch, Extent, SequenceNumber, VolumeId, WriterId};
@@ -39,13 +39,14 @@ impl Rig {
             batch_bytes_max: 4 * BLOCK_BYTES,
             batch_age_max: Duration::from_secs(1),
             buffer_bytes_max: 1 << 20,
+            map_bytes_max: u64::MAX,
             uploads_max: 100,
             flush_uploads_max: 2,
             journal: None,
         };
         change(&mut config);
         Self {
-            engine: Engine::new(config, ExtentMap::default(), ObjectTable::default(), SequenceNumber(FIRST)),
+            engine: Engine::new(config, Prefix::new(SequenceNumber(FIRST))),
             clock: Duration::ZERO,
             next_id: 0,
             answers: BTreeMap::new(),
@@ -67,6 +68,7 @@ impl Rig {
                     self.answered.push(id.0);
                 }
                 Action::ReadBase { id, block, location } => self.bases.push((id, block, location)),
+                Action::LoadRegion { .. } => panic!("all of the map is in memory"),
                 Action::Upload(batch) => self.uploads.push(batch),
                 Action::Journal { record, extent, content } => self.records.push((record, extent, content)),
                 Action::SyncJournal { record } => self.syncs.push(record),

@@ -34,7 +34,7 @@ async fn a_clean_close_is_recorded() {
         other.flush().await.err(),
         other.trim(0, BLOCK, false).await.err(),
         other.write_zeroes(0, BLOCK, false, true).await.err(),
-        other.block_status(0, BLOCK).err(),
+        other.block_status(0, BLOCK).await.err(),
     ];
     for error in results {
         assert!(matches!(error, Some(Error::Closed { .. })), "{error:?}");

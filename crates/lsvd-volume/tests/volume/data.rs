@@ -46,7 +46,7 @@ async fn what_completed_with_fua_is_there_after_a_crash() {
         status(BLOCK, false, false),
         status(BLOCK, true, true),
     ];
-    assert_eq!(volume.block_status(0, 5 * BLOCK).unwrap(), expected);
+    assert_eq!(volume.block_status(0, 5 * BLOCK).await.unwrap(), expected);
 }
 
 /// The engine's promise on partial blocks, over a base that only the store has.
@@ -102,7 +102,7 @@ async fn a_whole_device_trim_and_zeroing_work() {
     drop(volume);
     let volume = world.open().await;
     let all = [ExtentStatus { length_bytes: 64 * MIB, hole: false, zero: true }];
-    assert_eq!(volume.block_status(0, 64 * MIB).unwrap(), all);
+    assert_eq!(volume.block_status(0, 64 * MIB).await.unwrap(), all);
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,7 +117,7 @@ async fn nothing_reaches_beyond_the_volume() {
             volume.read(offset, length).await.err(),
             volume.trim(offset, length, false).await.err(),
             volume.write_zeroes(offset, length, false, false).await.err(),
-            volume.block_status(offset, length).err(),
+            volume.block_status(offset, length).await.err(),
         ];
         for error in errors {
             assert!(matches!(error, Some(Error::Invalid(_))), "{length} at {offset}: {error:?}");

@@ -44,7 +44,7 @@ async fn a_second_opening_fences_the_first() {
         fenced_by(first.write(0, blocks(1, 99), false).await);
         fenced_by(first.flush().await);
         fenced_by(first.read(0, BLOCK).await.map(drop));
-        fenced_by(first.block_status(0, BLOCK).map(drop));
+        fenced_by(first.block_status(0, BLOCK).await.map(drop));
         fenced_by(first.close().await);
         write_block(&second, 2, 22).await.unwrap();
         drop((first, second));

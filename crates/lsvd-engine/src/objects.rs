@@ -1,0 +1,247 @@
+//! The object table: which log objects there are to point into, and how much of each is still live.
+//!
+//! An object has one slot, the map's [`ObjectIndex`], for as long as it is stored: regions of the map that lie in
+//! checkpoints name it so. Knows no extents. Invariants:
+//! 1. `live blocks <= blocks in the payload`, for each object and all together;
+//! 2. an object without live blocks knows since which number it has none;
+//! 3. fences have no slot: nothing points at one, and none is ever collected (rule 9).
+
+use std::collections::BTreeMap;
+
+use lsvd_format::log_object::FRAME_BYTES;
+use lsvd_format::{BLOCK_BYTES, Epoch, ObjectFormat, ObjectIdentity, SequenceNumber, VolumeId, WriterId};
+
+/// Slot of an object in the [`ObjectTable`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectIndex(pub u32);
+
+/// What reading a block of an object needs to know of the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectRecord {
+    /// Which object; checksums are seeded with it. One of format 1 does not say: its epoch and writer are those of the
+    /// last mark before it, or zeroes.
+    pub identity: ObjectIdentity,
+    /// How its payload is written.
+    pub format: ObjectFormat,
+    /// Where its payload begins, in bytes.
+    pub header_bytes: u64,
+    /// Blocks in its payload.
+    pub payload_blocks: u64,
+}
+
+impl ObjectRecord {
+    /// Length of the whole object in bytes.
+    pub fn object_bytes(&self) -> u64 {
+        let stored_block_bytes = match self.format {
+            ObjectFormat::V1 => BLOCK_BYTES,
+            ObjectFormat::V2 => FRAME_BYTES,
+        };
+        self.header_bytes + self.payload_blocks * stored_block_bytes
+    }
+}
+
+/// An object and what is left of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectState {
+    /// The object.
+    pub record: ObjectRecord,
+    /// Blocks of its payload that the map points at.
+    pub live_blocks: u64,
+    /// The log object that took its last live block away, or its own number if it never had one; `None` while it has.
+    pub died_at: Option<SequenceNumber>,
+}
+
+/// What most objects share with others: who wrote them.
+type Opening = (VolumeId, Epoch, WriterId);
+
+/// A slot's content, small: there is one for each object of the bucket.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    number: SequenceNumber,
+    died_at: SequenceNumber,
+    header_bytes: u64,
+    payload_blocks: u64,
+    live_blocks: u64,
+    opening: u32,
+    format: ObjectFormat,
+}
+
+/// Sums over all objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ObjectTotals {
+    /// Objects.
+    pub objects: u64,
+    /// Their bytes.
+    pub object_bytes: u64,
+    /// Blocks in their payloads.
+    pub payload_blocks: u64,
+    /// Of these, such as the map points at.
+    pub live_blocks: u64,
+    /// Bytes of objects of which nothing is live.
+    pub dead_object_bytes: u64,
+}
+
+/// The objects that the map points into, and those that it does no more.
+#[derive(Clone, Debug, Default)]
+pub struct ObjectTable {
+    slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
+    openings: Vec<Opening>,
+    by_number: BTreeMap<SequenceNumber, ObjectIndex>,
+    totals: ObjectTotals,
+}
+
+impl ObjectTable {
+    /// Adds an object, of which nothing is live yet.
+    pub fn push(&mut self, record: ObjectRecord) -> ObjectIndex {
+        let slot = self.slot_of(ObjectState { record, live_blocks: 0, died_at: Some(record.identity.number) });
+        let index = match self.free.pop() {
+            Some(free) => free,
+            None => {
+                self.slots.push(None);
+                u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 objects")
+            }
+        };
+        self.put(ObjectIndex(index), slot);
+        ObjectIndex(index)
+    }
+
+    /// A table from the objects of a checkpoint, by ascending slots.
+    pub fn restore(objects: impl IntoIterator<Item = (ObjectIndex, ObjectState)>) -> Self {
+        let mut table = Self::default();
+        for (index, state) in objects {
+            let slot = table.slot_of(state);
+            let at = index.0 as usize;
+            for free in table.slots.len()..at {
+                table.free.push(u32::try_from(free).expect("below a slot"));
+            }
+            table.slots.resize(table.slots.len().max(at + 1), None);
+            table.put(index, slot);
+        }
+        table.free.reverse();
+        table
+    }
+
+    fn slot_of(&mut self, state: ObjectState) -> Slot {
+        let ObjectState { record, live_blocks, died_at } = state;
+        let ObjectIdentity { volume, epoch, writer, number } = record.identity;
+        let opening = (volume, epoch, writer);
+        // The newest is the likeliest by far.
+        let at = self.openings.iter().rposition(|known| *known == opening).unwrap_or_else(|| {
+            self.openings.push(opening);
+            self.openings.len() - 1
+        });
+        Slot {
+            number,
+            died_at: died_at.unwrap_or(SequenceNumber(u64::MAX)),
+            header_bytes: record.header_bytes,
+            payload_blocks: record.payload_blocks,
+            live_blocks,
+            opening: u32::try_from(at).expect("fewer than 2^32 openings"),
+            format: record.format,
+        }
+    }
+
+    fn put(&mut self, index: ObjectIndex, slot: Slot) {
+        self.slots[index.0 as usize] = Some(slot);
+        self.by_number.insert(slot.number, index);
+        let bytes = self.get(index).object_bytes();
+        self.totals.objects += 1;
+        self.totals.object_bytes += bytes;
+        self.totals.payload_blocks += slot.payload_blocks;
+        self.totals.live_blocks += slot.live_blocks;
+        if slot.live_blocks == 0 {
+            self.totals.dead_object_bytes += bytes;
+        }
+    }
+
+    fn slot(&self, index: ObjectIndex) -> &Slot {
+        self.slots[index.0 as usize].as_ref().expect("the map points at objects that are stored")
+    }
+
+    fn slot_mut(&mut self, index: ObjectIndex) -> &mut Slot {
+        self.slots[index.0 as usize].as_mut().expect("the map points at objects that are stored")
+    }
+
+    /// An object that was added.
+    pub fn get(&self, index: ObjectIndex) -> ObjectRecord {
+        self.state(index).record
+    }
+
+    /// An object that was added, and what is left of it.
+    pub fn state(&self, index: ObjectIndex) -> ObjectState {
+        let slot = self.slot(index);
+        let (volume, epoch, writer) = self.openings[slot.opening as usize];
+        let identity = ObjectIdentity { volume, epoch, writer, number: slot.number };
+        let record = ObjectRecord {
+            identity,
+            format: slot.format,
+            header_bytes: slot.header_bytes,
+            payload_blocks: slot.payload_blocks,
+        };
+        let died_at = (slot.live_blocks == 0).then_some(slot.died_at);
+        ObjectState { record, live_blocks: slot.live_blocks, died_at }
+    }
+
+    /// The object with a number.
+    pub fn find(&self, number: SequenceNumber) -> Option<ObjectIndex> {
+        self.by_number.get(&number).copied()
+    }
+
+    /// All objects, by number.
+    pub fn iter(&self) -> impl Iterator<Item = (ObjectIndex, ObjectState)> + '_ {
+        self.by_number.values().map(|&index| (index, self.state(index)))
+    }
+
+    /// All objects, by slot.
+    pub fn by_slot(&self) -> impl Iterator<Item = (ObjectIndex, ObjectState)> + '_ {
+        (0..).zip(&self.slots).filter(|(_, slot)| slot.is_some()).map(|(index, _)| {
+            let index = ObjectIndex(index);
+            (index, self.state(index))
+        })
+    }
+
+    /// The map points at this many more of its blocks.
+    pub fn revive(&mut self, index: ObjectIndex, blocks: u64) {
+        let bytes = self.get(index).object_bytes();
+        let slot = self.slot_mut(index);
+        let was_dead = slot.live_blocks == 0;
+        slot.live_blocks += blocks;
+        self.totals.live_blocks += blocks;
+        if was_dead && blocks > 0 {
+            self.totals.dead_object_bytes -= bytes;
+        }
+    }
+
+    /// Log object `by` took this many of its blocks out of the map.
+    pub fn kill(&mut self, index: ObjectIndex, blocks: u64, by: SequenceNumber) {
+        let slot = self.slot_mut(index);
+        slot.live_blocks = slot.live_blocks.checked_sub(blocks).expect("no block dies twice");
+        let died = slot.live_blocks == 0 && blocks > 0;
+        if died {
+            slot.died_at = by;
+        }
+        self.totals.live_blocks -= blocks;
+        if died {
+            self.totals.dead_object_bytes += self.get(index).object_bytes();
+        }
+    }
+
+    /// Gives the slot of an object free that is deleted. The map points at it no more.
+    pub fn forget(&mut self, index: ObjectIndex) {
+        let bytes = self.get(index).object_bytes();
+        let slot = self.slots[index.0 as usize].take().expect("it is stored");
+        assert_eq!(slot.live_blocks, 0, "what is live is not deleted");
+        self.by_number.remove(&slot.number);
+        self.free.push(index.0);
+        self.totals.objects -= 1;
+        self.totals.object_bytes -= bytes;
+        self.totals.dead_object_bytes -= bytes;
+        self.totals.payload_blocks -= slot.payload_blocks;
+    }
+
+    /// Sums over all objects.
+    pub fn totals(&self) -> ObjectTotals {
+        self.totals
+    }
+}

@@ -1,0 +1,424 @@
+//! The durable prefix: extent map, object table and state of the log as of one number; how an object changes them, and
+//! how they are captured for a checkpoint.
+//!
+//! One way for replay and for life, so that the two can not differ (rule 6). An object is applied piece by piece, as
+//! regions of the map may be absent: [`Prefix::advance`] says which one it needs. Knows not the overlay, and not where
+//! regions come from. Invariants:
+//! 1. every block that the map points at is counted live at its object, once, as soon as its object is applied;
+//! 2. a capture holds the map as of its beginning: a region is captured before it changes;
+//! 3. only regions that a named checkpoint holds as they are leave memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lsvd_format::checkpoint::{PartId, RegionIndex, RootPart};
+use lsvd_format::log_object::{Entry, Header, Source};
+use lsvd_format::{BlockIndex, BlockOrdinal, Extent, ObjectFormat, SequenceNumber, v1};
+
+use crate::log::LogState;
+use crate::map::{ExtentMap, Location, Mapping};
+use crate::objects::{ObjectIndex, ObjectRecord, ObjectState, ObjectTable};
+
+/// Where a region is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The object in the checkpoints' folder.
+    pub part: PartId,
+    /// Where it begins there.
+    pub offset_bytes: u64,
+    /// Its length.
+    pub length_bytes: u32,
+}
+
+/// The regions that a checkpoint has stored anew.
+#[derive(Clone, Debug, Default)]
+pub struct StoredRegions {
+    /// Each region that was captured, and where it is; without a place it is a hole.
+    pub places: Vec<(RegionIndex, Option<Place>)>,
+    /// All objects that the checkpoint's root refers to, with their lengths.
+    pub parts: Vec<RootPart>,
+}
+
+/// What is stored of a region.
+pub type RegionContent = Vec<(Extent, Mapping)>;
+
+/// How far an object is applied.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    object: Option<ObjectIndex>,
+    begun: bool,
+    entry: usize,
+    /// Blocks of this entry that are applied.
+    blocks: u64,
+    /// Blocks of the payload that earlier entries took.
+    ordinal: u64,
+}
+
+impl Progress {
+    /// Whether nothing of the object is applied yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        !self.begun
+    }
+}
+
+/// A checkpoint that is being captured.
+#[derive(Clone, Debug, Default)]
+struct Capture {
+    /// Regions that are still to be captured.
+    pending: BTreeSet<RegionIndex>,
+    /// Regions that were about to change.
+    early: BTreeMap<RegionIndex, RegionContent>,
+}
+
+/// The state that a checkpoint stores, but for its regions.
+#[derive(Clone, Debug)]
+pub struct CaptureStart {
+    /// The state of the log.
+    pub log: LogState,
+    /// All objects, by slot.
+    pub objects: Vec<(ObjectIndex, ObjectState)>,
+    /// The regions that are stored as they are.
+    pub stored: Vec<(RegionIndex, Place)>,
+    /// The objects that they are stored in.
+    pub parts: Vec<RootPart>,
+    /// How many regions there are to capture.
+    pub regions: usize,
+}
+
+/// What was applied since the last checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tail {
+    /// Log objects.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Regions of the map that the next checkpoint has to store.
+    pub changed_regions: u64,
+}
+
+/// The log applied up to a number.
+#[derive(Clone, Debug)]
+pub struct Prefix {
+    pub(crate) map: ExtentMap,
+    pub(crate) objects: ObjectTable,
+    pub(crate) log: LogState,
+    places: BTreeMap<RegionIndex, Place>,
+    /// The objects that they are in.
+    parts: Vec<RootPart>,
+    /// Marked clean for a checkpoint that is not named yet.
+    unsaved: BTreeSet<RegionIndex>,
+    capture: Option<Capture>,
+    tail: Tail,
+    /// What the checkpoint that is being captured holds of the tail.
+    captured_tail: Tail,
+}
+
+impl Prefix {
+    /// An empty volume whose log begins with `first`.
+    pub fn new(first: SequenceNumber) -> Self {
+        Self {
+            map: ExtentMap::default(),
+            objects: ObjectTable::default(),
+            log: LogState::new(first),
+            places: BTreeMap::new(),
+            parts: Vec::new(),
+            unsaved: BTreeSet::new(),
+            capture: None,
+            tail: Tail::default(),
+            captured_tail: Tail::default(),
+        }
+    }
+
+    /// What a checkpoint holds, none of its regions in memory.
+    pub fn from_checkpoint(
+        log: LogState,
+        objects: impl IntoIterator<Item = (ObjectIndex, ObjectState)>,
+        places: impl IntoIterator<Item = (RegionIndex, Place)>,
+        parts: Vec<RootPart>,
+    ) -> Self {
+        let mut prefix = Self::new(log.next);
+        prefix.log = log;
+        prefix.objects = ObjectTable::restore(objects);
+        prefix.places = places.into_iter().collect();
+        prefix.parts = parts;
+        for &region in prefix.places.keys() {
+            prefix.map.set_absent(region);
+        }
+        prefix
+    }
+
+    /// The extent map.
+    pub fn map(&self) -> &ExtentMap {
+        &self.map
+    }
+
+    /// The objects.
+    pub fn objects(&self) -> &ObjectTable {
+        &self.objects
+    }
+
+    /// The state of the log.
+    pub fn log(&self) -> &LogState {
+        &self.log
+    }
+
+    /// Where an absent region is stored.
+    pub fn place(&self, region: RegionIndex) -> Place {
+        self.places[&region]
+    }
+
+    /// Brings an absent region into memory: what was read from `place`. One that is there already, or whose place is
+    /// another by now, is left alone.
+    pub fn load(&mut self, region: RegionIndex, place: Place, content: RegionContent) {
+        if self.map.first_absent(region.extent()).is_some() && self.places.get(&region) == Some(&place) {
+            self.map.load(region, content);
+        }
+    }
+
+    /// A run is used: its first and its last region leave memory after others.
+    pub(crate) fn touch(&mut self, extent: Extent) {
+        let (first, last) = (RegionIndex::of(extent.start), RegionIndex::of(BlockIndex(extent.end().0.max(1) - 1)));
+        for region in [first, last] {
+            if self.places.contains_key(&region) {
+                self.map.touch(region);
+            }
+        }
+    }
+
+    /// Lets regions leave memory until no more than this is held. Gives how many went.
+    pub(crate) fn evict(&mut self, bytes_max: u64, mut may_leave: impl FnMut(RegionIndex) -> bool) -> u64 {
+        let (unsaved, places) = (&self.unsaved, &self.places);
+        self.map.evict(bytes_max, |region| {
+            !unsaved.contains(&region) && places.contains_key(&region) && may_leave(region)
+        })
+    }
+
+    /// Absent regions that the rest of an object needs, the first few.
+    pub(crate) fn needs(&self, header: &Header, progress: &Progress, most: usize) -> Vec<RegionIndex> {
+        let mut regions = Vec::new();
+        let mut done = progress.blocks;
+        for entry in &header.entries[progress.entry..] {
+            let Some(extent) = entry.extent() else { continue };
+            self.absent_in(Extent::new(extent.start.0 + done, extent.count.0 - done), most, &mut regions);
+            done = 0;
+            if regions.len() >= most {
+                break;
+            }
+        }
+        regions
+    }
+
+    /// Adds the absent regions of a run, as long as there are fewer than `most`.
+    pub(crate) fn absent_in(&self, extent: Extent, most: usize, regions: &mut Vec<RegionIndex>) {
+        let (mut at, end) = (extent.start.0, extent.end().0);
+        while at < end && regions.len() < most {
+            let Some(region) = self.map.first_absent(Extent::new(at, end - at)) else { return };
+            if !regions.contains(&region) {
+                regions.push(region);
+            }
+            at = region.extent().end().0;
+        }
+    }
+
+    /// Applies an object, or goes on with it; with an error it needs this region and is to be called again.
+    pub(crate) fn advance(
+        &mut self,
+        header: &Header,
+        format: ObjectFormat,
+        progress: &mut Progress,
+    ) -> Result<(), RegionIndex> {
+        if !progress.begun {
+            progress.begun = true;
+            progress.object = self.begin(header, format);
+        }
+        while let Some(entry) = header.entries.get(progress.entry) {
+            if let Some(extent) = entry.extent() {
+                self.advance_entry(header, entry, extent, progress)?;
+            }
+            progress.ordinal += entry.payload_blocks();
+            progress.blocks = 0;
+            progress.entry += 1;
+        }
+        self.log.take(header, format);
+        self.tail.objects += 1;
+        self.tail.bytes += header.object_bytes();
+        Ok(())
+    }
+
+    /// Gives the object its slot. A fence has none.
+    fn begin(&mut self, header: &Header, format: ObjectFormat) -> Option<ObjectIndex> {
+        if matches!(header.entries[..], [Entry::Fence { .. }]) {
+            return None;
+        }
+        let header_bytes = match format {
+            ObjectFormat::V1 => v1::HEADER_BYTES,
+            ObjectFormat::V2 => header.header_bytes(),
+        };
+        let payload_blocks = header.payload_blocks();
+        Some(self.objects.push(ObjectRecord { identity: header.identity, format, header_bytes, payload_blocks }))
+    }
+
+    fn advance_entry(
+        &mut self,
+        header: &Header,
+        entry: &Entry,
+        extent: Extent,
+        progress: &mut Progress,
+    ) -> Result<(), RegionIndex> {
+        let end = extent.end().0;
+        while progress.blocks < extent.count.0 {
+            let at = extent.start.0 + progress.blocks;
+            let absent = self.map.first_absent(Extent::new(at, end - at));
+            let until = absent.map_or(end, |region| region.extent().start.0.max(at));
+            let piece = Extent::new(at, until - at);
+            if !piece.is_empty() {
+                self.capture_early(piece);
+                self.apply(header, entry, piece, progress);
+                progress.blocks += piece.count.0;
+            }
+            if let Some(region) = absent {
+                return Err(region);
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies one run of an entry, whose regions are in memory.
+    fn apply(&mut self, header: &Header, entry: &Entry, piece: Extent, progress: &Progress) {
+        let by = header.identity.number;
+        let Self { map, objects, .. } = self;
+        let stored = || {
+            let object = progress.object.expect("data and relocations are payload");
+            let ordinal = u32::try_from(progress.ordinal + progress.blocks);
+            let ordinal = BlockOrdinal(ordinal.expect("a payload has fewer than 2^32 blocks"));
+            Location { object, ordinal }
+        };
+        match *entry {
+            Entry::Data { .. } => {
+                let to = stored();
+                // First, so that an object that overwrites itself does not seem dead in between.
+                objects.revive(to.object, piece.count.0);
+                map.insert(piece, Mapping::Stored(to), |object, blocks| objects.kill(object, blocks, by));
+            }
+            Entry::Zero { .. } => {
+                map.insert(piece, Mapping::Zero, |object, blocks| objects.kill(object, blocks, by));
+            }
+            Entry::Trim { .. } => map.remove(piece, |object, blocks| objects.kill(object, blocks, by)),
+            Entry::Relocation { source, .. } => {
+                if source.volume == header.identity.volume
+                    && let Some(from) = objects.find(source.number)
+                {
+                    let skip = u32::try_from(progress.blocks).expect("a payload has fewer than 2^32 blocks");
+                    let source = Source { ordinal: BlockOrdinal(source.ordinal.0.saturating_add(skip)), ..source };
+                    self.relocate(piece, (from, source.ordinal), stored(), by);
+                }
+            }
+            Entry::Fence { .. } => {}
+        }
+    }
+
+    /// Moves those blocks of a run that the map still has at their source (rule 6).
+    fn relocate(&mut self, piece: Extent, from: (ObjectIndex, BlockOrdinal), to: Location, by: SequenceNumber) {
+        let (object, first) = from;
+        let unmoved = |(run, mapping): (Extent, Mapping)| {
+            let nth = run.start.0 - piece.start.0;
+            let was = Location { object, ordinal: BlockOrdinal(first.0.checked_add(u32::try_from(nth).ok()?)?) };
+            (mapping == Mapping::Stored(was)).then_some((run, nth))
+        };
+        // A run of the map never spans two places of one object that do not follow each other, so it is moved or left whole.
+        let runs: Vec<(Extent, u64)> = self.map.overlapping(piece).filter_map(unmoved).collect();
+        let Self { map, objects, .. } = self;
+        for (run, nth) in runs {
+            let nth = u32::try_from(nth).expect("a payload has fewer than 2^32 blocks");
+            let to = Location { object: to.object, ordinal: BlockOrdinal(to.ordinal.0 + nth) };
+            objects.revive(to.object, run.count.0);
+            map.insert(run, Mapping::Stored(to), |object, blocks| objects.kill(object, blocks, by));
+        }
+    }
+
+    /// Captures the regions of a run that is about to change, if they are still to be captured.
+    fn capture_early(&mut self, piece: Extent) {
+        let Some(capture) = &mut self.capture else { return };
+        if capture.pending.is_empty() || piece.is_empty() {
+            return;
+        }
+        let last = RegionIndex::of(BlockIndex(piece.end().0 - 1));
+        let hit: Vec<RegionIndex> = capture.pending.range(RegionIndex::of(piece.start)..=last).copied().collect();
+        for region in hit {
+            capture.pending.remove(&region);
+            capture.early.insert(region, self.map.region_runs(region).collect());
+        }
+    }
+
+    /// Begins a checkpoint of the prefix as it is now. Call it between two objects.
+    pub(crate) fn begin_capture(&mut self) -> CaptureStart {
+        assert!(self.capture.is_none(), "one checkpoint at a time");
+        self.unsaved.extend(self.map.dirty_regions());
+        for &region in &self.unsaved {
+            self.map.mark_clean(region);
+        }
+        let pending = self.unsaved.clone();
+        let stored = self.places.iter().filter(|(region, _)| !pending.contains(region));
+        let start = CaptureStart {
+            log: self.log.clone(),
+            objects: self.objects.by_slot().collect(),
+            stored: stored.map(|(&region, &place)| (region, place)).collect(),
+            parts: self.parts.clone(),
+            regions: pending.len(),
+        };
+        self.capture = Some(Capture { pending, early: BTreeMap::new() });
+        self.captured_tail = self.tail;
+        start
+    }
+
+    /// The next few regions as of the beginning of the checkpoint; none when all were given. An empty one is a hole.
+    pub(crate) fn capture(&mut self, most: usize) -> Vec<(RegionIndex, RegionContent)> {
+        let Some(capture) = &mut self.capture else { return Vec::new() };
+        let mut regions = Vec::new();
+        while regions.len() < most {
+            if let Some(early) = capture.early.pop_first() {
+                regions.push(early);
+            } else if let Some(region) = capture.pending.pop_first() {
+                regions.push((region, self.map.region_runs(region).collect()));
+            } else {
+                break;
+            }
+        }
+        regions
+    }
+
+    /// Ends a checkpoint: a superblock version names it, and its regions are stored there; or it came to nothing.
+    pub(crate) fn end_capture(&mut self, named: Option<StoredRegions>) {
+        self.capture = None;
+        let Some(StoredRegions { places, parts }) = named else { return };
+        self.tail.objects -= self.captured_tail.objects;
+        self.tail.bytes -= self.captured_tail.bytes;
+        self.parts = parts;
+        for (region, place) in places {
+            self.unsaved.remove(&region);
+            match place {
+                Some(place) => self.places.insert(region, place),
+                None => self.places.remove(&region),
+            };
+        }
+    }
+
+    /// Forgets an object that is deleted, if it is known. Nothing of it is live.
+    pub(crate) fn forget(&mut self, number: SequenceNumber) {
+        if let Some(index) = self.objects.find(number) {
+            self.objects.forget(index);
+        }
+    }
+
+    /// Has the next checkpoint store a region again that is stored somewhere already.
+    pub(crate) fn store_again(&mut self, region: RegionIndex) {
+        if self.map.first_absent(region.extent()).is_none() && self.places.contains_key(&region) {
+            self.unsaved.insert(region);
+        }
+    }
+
+    /// What the next checkpoint would hold.
+    pub fn tail(&self) -> Tail {
+        let changed_regions = self.map.dirty_regions().count() + self.unsaved.len();
+        Tail { changed_regions: changed_regions as u64, ..self.tail }
+    }
+}

@@ -1,0 +1,101 @@
+//! The superblock of a volume that is open for writing: every later version is written here, one at a time.
+//!
+//! Knows how to put a version and to see that another writer has put a higher one (rule 9); not what a version says.
+//! Invariant: what is held is the version with the highest number that this writer knows to be stored.
+
+use std::sync::Arc;
+
+use lsvd_format::superblock::Superblock;
+use lsvd_format::{Epoch, SuperblockNumber};
+use tokio::sync::Mutex;
+
+use crate::store::{Put, VolumeStore};
+use crate::takeover::{prune_superblocks, written_by};
+use crate::{Environment, Error};
+
+/// Old versions are pruned when this many were written since.
+const PRUNE_EVERY: u32 = 16;
+
+struct Newest {
+    number: SuperblockNumber,
+    superblock: Superblock,
+    written: u32,
+}
+
+/// The superblock of an open volume; clones are the same one.
+#[derive(Clone)]
+pub(crate) struct NamedState {
+    store: VolumeStore,
+    environment: Environment,
+    newest: Arc<Mutex<Newest>>,
+}
+
+impl NamedState {
+    pub(crate) fn new(
+        store: VolumeStore,
+        environment: Environment,
+        number: SuperblockNumber,
+        superblock: Superblock,
+    ) -> Self {
+        let newest = Arc::new(Mutex::new(Newest { number, superblock, written: 0 }));
+        Self { store, environment, newest }
+    }
+
+    /// The newest version.
+    pub(crate) async fn get(&self) -> Superblock {
+        self.newest.lock().await.superblock.clone()
+    }
+
+    /// Writes a next version that differs from the newest by `change`.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if another writer has written it. After a store's error it may be stored or not: the next call
+    /// finds out.
+    pub(crate) async fn update(&self, mut change: impl FnMut(&mut Superblock)) -> Result<Superblock, Error> {
+        let mut newest = self.newest.lock().await;
+        loop {
+            let number = newest.number.next();
+            let mut next = newest.superblock.clone();
+            next.written_unix_ms = (self.environment.now_unix_ms)();
+            next.written_by = written_by();
+            change(&mut next);
+            match self.store.put_superblock(number, &next).await? {
+                Put::Mine => {
+                    newest.number = number;
+                    newest.superblock = next.clone();
+                    newest.written += 1;
+                    if newest.written.is_multiple_of(PRUNE_EVERY) {
+                        prune_superblocks(&self.store, number).await?;
+                    }
+                    return Ok(next);
+                }
+                // An earlier try of mine whose answer was lost.
+                Put::Theirs(stored) if stored.writer_id == next.writer_id && stored.epoch == next.epoch => {
+                    newest.number = number;
+                    newest.superblock = stored;
+                }
+                Put::Theirs(theirs) => {
+                    return Err(Error::Fenced { volume: self.store.label(), epoch: Some(theirs.epoch) });
+                }
+            }
+        }
+    }
+
+    /// Looks whether this writer is the newest still (rule 9).
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if it is not, or the store's.
+    pub(crate) async fn check_newest(&self) -> Result<(), Error> {
+        let newest = self.newest.lock().await;
+        let above = self.store.superblock_numbers(Some(newest.number)).await?;
+        let Some(&highest) = above.last() else { return Ok(()) };
+        // It may be an earlier try of mine whose answer was lost.
+        match self.store.read_superblock(highest).await? {
+            Some(stored) if stored.writer_id == newest.superblock.writer_id => Ok(()),
+            stored => {
+                let epoch = stored.map_or(Epoch(highest.0), |stored| stored.epoch);
+                Err(Error::Fenced { volume: self.store.label(), epoch: Some(epoch) })
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Deleting what nothing refers to any more, in the order of rule 7: condemned by a durable superblock version, then a
+//! grace period for readers, then a look for a newer writer, and only then deleted.
+//!
+//! Knows log objects and checkpoint objects; which of them are dead, the object table and the kept roots say. Nothing is
+//! deleted from what this process alone remembers: after a restart the superblock's list is worked off.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use lsvd_format::checkpoint::{PartId, decode_root};
+use lsvd_format::superblock::{CheckpointRef, NumberRange, Superblock};
+use lsvd_format::{SequenceNumber, names};
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::core::Core;
+use crate::named::NamedState;
+use crate::store::VERIFY_TRIES;
+
+/// Objects condemned at once: it bounds the superblock's list.
+const CONDEMNED_MAX: usize = 4096;
+/// Deletes at once.
+const DELETES_AT_ONCE: usize = 16;
+
+pub(crate) struct Reclaimer {
+    core: Arc<Core>,
+    named: NamedState,
+    delete_after: Duration,
+    /// Since when this process knows that the list of condemned objects is durable.
+    condemned: Option<(BTreeSet<SequenceNumber>, Instant)>,
+    /// Numbers of the list that are deleted: the next version leaves them out.
+    deleted: BTreeSet<SequenceNumber>,
+    /// The oldest checkpoint when all dead objects were last condemned.
+    condemned_as_of: Option<SequenceNumber>,
+    /// Since when no kept root refers to these objects of the checkpoints' folder.
+    unreferenced: BTreeMap<PartId, Instant>,
+    /// What each kept root refers to.
+    roots: Vec<(CheckpointRef, BTreeSet<PartId>)>,
+    /// The kept checkpoints when the folder was last looked through.
+    swept: Vec<CheckpointRef>,
+}
+
+impl Reclaimer {
+    pub(crate) fn new(core: Arc<Core>, named: NamedState, delete_after: Duration) -> Self {
+        Self {
+            core,
+            named,
+            delete_after,
+            condemned: None,
+            deleted: BTreeSet::new(),
+            condemned_as_of: None,
+            unreferenced: BTreeMap::new(),
+            roots: Vec::new(),
+            swept: Vec::new(),
+        }
+    }
+
+    /// Does what is due.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`], or the store's: call it again later.
+    pub(crate) async fn round(&mut self) -> Result<(), Error> {
+        let superblock = self.named.get().await;
+        self.condemn(&superblock).await?;
+        self.delete_condemned().await?;
+        self.sweep_checkpoints().await
+    }
+
+    /// Puts dead objects on the superblock's list, when the list before is worked off.
+    async fn condemn(&mut self, superblock: &Superblock) -> Result<(), Error> {
+        if self.condemned.is_some() {
+            return Ok(());
+        }
+        let listed = numbers(&superblock.condemned);
+        let worked_off = listed.iter().all(|number| self.deleted.contains(number));
+        if !worked_off {
+            // An opening before condemned them: whoever opened meanwhile has its grace from now on.
+            self.condemned = Some((&listed - &self.deleted, Instant::now()));
+            return Ok(());
+        }
+        let Some(oldest) = oldest_to_keep(superblock) else { return Ok(()) };
+        if self.condemned_as_of == Some(oldest) && listed.is_empty() {
+            return Ok(());
+        }
+        let dead = self.core.engine(|engine| dead_objects(engine.prefix().objects(), oldest, CONDEMNED_MAX));
+        let all = dead.len() < CONDEMNED_MAX;
+        self.condemned_as_of = all.then_some(oldest);
+        if dead.is_empty() && listed.is_empty() {
+            return Ok(());
+        }
+        self.named.update(|superblock| superblock.condemned = ranges(&dead)).await?;
+        self.deleted.clear();
+        if !dead.is_empty() {
+            tracing::info!(volume = %self.core.store().label(), "{} dead objects are condemned", dead.len());
+            self.condemned = Some((dead, Instant::now()));
+        }
+        Ok(())
+    }
+
+    async fn delete_condemned(&mut self) -> Result<(), Error> {
+        let Some((numbers, since)) = &self.condemned else { return Ok(()) };
+        if since.elapsed() < self.delete_after {
+            return Ok(());
+        }
+        self.named.check_newest().await?;
+        let store = self.core.store();
+        let deletes = futures::stream::iter(numbers.iter().copied()).map(|number| async move {
+            let deleted = store.bucket().delete(&store.log_name(number)).await;
+            deleted.map(|()| number).map_err(|error| store.store_error(error))
+        });
+        let results: Vec<Result<SequenceNumber, Error>> = deletes.buffered(DELETES_AT_ONCE).collect().await;
+        let mut failed = None;
+        for result in results {
+            match result {
+                Ok(number) => {
+                    self.deleted.insert(number);
+                    self.core.engine(|engine| engine.forget(number));
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        let deleted = &self.deleted;
+        if let Some((numbers, _)) = &mut self.condemned {
+            numbers.retain(|number| !deleted.contains(number));
+            if numbers.is_empty() {
+                self.condemned = None;
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Deletes objects of the checkpoints' folder to which no kept root refers, when that has been so for long enough.
+    async fn sweep_checkpoints(&mut self) -> Result<(), Error> {
+        let kept = self.named.get().await.checkpoints;
+        if kept.is_empty() || (kept == self.swept && self.unreferenced.is_empty()) {
+            return Ok(());
+        }
+        let core = self.core.clone();
+        let store = core.store();
+        if kept != self.swept {
+            let mut referenced = BTreeSet::new();
+            for checkpoint in &kept {
+                // A root that can not be read may refer to anything: nothing is deleted then.
+                let Some(parts) = self.parts_of(checkpoint).await? else { return Ok(()) };
+                referenced.extend(parts);
+                referenced.insert(checkpoint.part);
+            }
+            self.roots.retain(|(known, _)| kept.contains(known));
+            let listed = store.bucket().list(names::CHECKPOINT_FOLDER, None).await;
+            let listed = listed.map_err(|error| store.store_error(error))?;
+            let now = Instant::now();
+            let unreferenced = listed.iter().filter_map(|entry| names::parse_checkpoint_part(&entry.name));
+            let unreferenced = unreferenced.filter(|part| !referenced.contains(part));
+            self.unreferenced =
+                unreferenced.map(|part| (part, self.unreferenced.get(&part).copied().unwrap_or(now))).collect();
+            self.swept = kept;
+        }
+        let due = self.unreferenced.iter().filter(|(_, since)| since.elapsed() >= self.delete_after);
+        let due: Vec<PartId> = due.map(|(part, _)| *part).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        // The listing was before this look: what a newer writer stores is not on it.
+        self.named.check_newest().await?;
+        for part in due {
+            let deleted = store.bucket().delete(&names::checkpoint_part(&part)).await;
+            deleted.map_err(|error| store.store_error(error))?;
+            self.unreferenced.remove(&part);
+        }
+        Ok(())
+    }
+
+    /// The objects that a root refers to; `None` if it can not be read.
+    async fn parts_of(&mut self, checkpoint: &CheckpointRef) -> Result<Option<BTreeSet<PartId>>, Error> {
+        if let Some((_, parts)) = self.roots.iter().find(|(known, _)| known == checkpoint) {
+            return Ok(Some(parts.clone()));
+        }
+        let store = self.core.store();
+        let name = names::checkpoint_part(&checkpoint.part);
+        let range = checkpoint.root_offset_bytes..checkpoint.root_offset_bytes + checkpoint.root_bytes;
+        for _ in 0..VERIFY_TRIES {
+            let read = store.bucket().read_range(&name, range.clone()).await;
+            let Ok(Some(bytes)) = read else { continue };
+            if let Ok(root) = decode_root(self.core.volume_id(), checkpoint.part, &bytes) {
+                let parts: BTreeSet<PartId> = root.parts.iter().map(|part| part.part).collect();
+                self.roots.push((*checkpoint, parts.clone()));
+                return Ok(Some(parts));
+            }
+        }
+        tracing::warn!(volume = %store.label(), object = %name, "the root of a checkpoint can not be read: nothing is deleted");
+        Ok(None)
+    }
+}
+
+/// The number at which objects have to be dead to be deleted: the oldest checkpoint's, if two are kept.
+fn oldest_to_keep(superblock: &Superblock) -> Option<SequenceNumber> {
+    let enough = superblock.checkpoints.len() >= crate::checkpoint::CHECKPOINTS_KEPT;
+    superblock.checkpoints.first().filter(|_| enough).map(|oldest| oldest.stamp.as_of)
+}
+
+/// Objects of which nothing was live any more as of `oldest`.
+fn dead_objects(objects: &lsvd_engine::ObjectTable, oldest: SequenceNumber, most: usize) -> BTreeSet<SequenceNumber> {
+    let dead = objects.iter().filter(|(_, state)| state.died_at.is_some_and(|died_at| died_at <= oldest));
+    dead.map(|(_, state)| state.record.identity.number).filter(|number| *number <= oldest).take(most).collect()
+}
+
+fn numbers(ranges: &[NumberRange]) -> BTreeSet<SequenceNumber> {
+    ranges.iter().flat_map(|range| range.first.0..=range.last.0).map(SequenceNumber).collect()
+}
+
+/// Runs of neighbouring numbers.
+fn ranges(numbers: &BTreeSet<SequenceNumber>) -> Vec<NumberRange> {
+    let mut ranges: Vec<NumberRange> = Vec::new();
+    for &number in numbers {
+        match ranges.last_mut() {
+            Some(last) if last.last.next() == number => last.last = number,
+            _ => ranges.push(NumberRange { first: number, last: number }),
+        }
+    }
+    ranges
+}

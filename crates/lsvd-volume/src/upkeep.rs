@@ -1,0 +1,76 @@
+//! What a volume that is open for writing does behind its clients: checkpoints, and giving back what nothing refers to.
+//!
+//! One task that looks now and then whether something is due, and does one thing at a time. Knows when; how, its rooms
+//! know. What fails for now is tried again later; only another writer ends the volume.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::checkpoint::Checkpointer;
+use crate::collect::Collector;
+use crate::core::Core;
+use crate::named::NamedState;
+use crate::reclaim::Reclaimer;
+use crate::{Error, UpkeepOptions};
+
+/// The first checkpoint of a long tail is put off while each of its regions would cost more than this many objects' worth
+/// of headers saves: see [`Upkeep::checkpoint_is_due`].
+const TAIL_FACTOR_MAX: u64 = 8;
+/// What a region costs in a checkpoint, at its worst, in bytes.
+const REGION_BYTES: u64 = 110 << 10;
+/// Wait after a failure.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
+
+pub(crate) struct Upkeep {
+    core: Arc<Core>,
+    options: UpkeepOptions,
+    checkpointer: Checkpointer,
+    reclaimer: Reclaimer,
+    collector: Collector,
+    /// When the last checkpoint was written, and the next number then.
+    checkpointed: Instant,
+}
+
+impl Upkeep {
+    pub(crate) fn new(core: Arc<Core>, named: NamedState, options: UpkeepOptions, batch_bytes_max: u64) -> Self {
+        let checkpointer = Checkpointer::new(core.clone(), named.clone());
+        let reclaimer = Reclaimer::new(core.clone(), named, options.delete_after);
+        let collector = Collector::new(core.clone(), options.collect, batch_bytes_max);
+        Self { core, options, checkpointer, reclaimer, collector, checkpointed: Instant::now() }
+    }
+
+    /// Runs until the volume ends.
+    pub(crate) async fn run(mut self) {
+        loop {
+            tokio::time::sleep(self.options.look_every).await;
+            match self.round().await {
+                Ok(()) => {}
+                Err(error @ Error::Fenced { .. }) => return self.core.end(error),
+                Err(error) => {
+                    tracing::warn!("upkeep is tried again in {} s: {error}", PAUSE_AFTER_FAILURE.as_secs());
+                    tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                }
+            }
+        }
+    }
+
+    async fn round(&mut self) -> Result<(), Error> {
+        if self.checkpoint_is_due() && self.checkpointer.write().await?.is_some() {
+            self.checkpointed = Instant::now();
+        }
+        self.reclaimer.round().await?;
+        self.collector.round().await
+    }
+
+    /// A checkpoint is due when the tail is long or old: long enough that its data is worth more than what the checkpoint
+    /// stores, but never longer than some times the usual length, as openings wait for it.
+    fn checkpoint_is_due(&self) -> bool {
+        let tail = self.core.tail();
+        let most = self.options.checkpoint_objects;
+        let old = self.checkpointed.elapsed() >= self.options.checkpoint_age;
+        let cheap = tail.bytes >= 4 * REGION_BYTES * tail.changed_regions;
+        tail.objects > 0 && (old || tail.objects >= most && cheap || tail.objects >= TAIL_FACTOR_MAX * most)
+    }
+}
