@@ -5,9 +5,14 @@
 
 use std::path::{Path, PathBuf};
 
+use lsvd_format::checkpoint::{
+    CheckpointStamp, ContainedRecord, LastDataRecord, PartHead, PartId, RegionIndex, RegionPlace, RegionRun,
+    Root, RootObject, RootPart, RunContent, SkippedRange, Slot, decode_part_head, decode_region, decode_root,
+    encode_part_head, encode_region, encode_root,
+};
 use lsvd_format::journal::{RecordHeader, RecordKind, payload_checksum};
 use lsvd_format::log_object::{Entry, Header, Source, decode_frames, encode_frames};
-use lsvd_format::superblock::{self, Superblock};
+use lsvd_format::superblock::{self, CheckpointRef, NumberRange, Superblock};
 use lsvd_format::{
     AnyHeader, BlockOrdinal, Epoch, Extent, JournalId, JournalPosition, LogLayout, ObjectFormat,
     ObjectIdentity, SequenceNumber, SuperblockNumber, VolumeId, WriterId, decode_any, v1,
@@ -210,4 +215,146 @@ fn journal_record() {
     let stored = golden("journal_record.bin", &encoded);
     assert_eq!(RecordHeader::decode(&stored), Ok(header.clone()));
     assert_eq!(header.verify_payload(&stored[128..]), Ok(()));
+}
+
+fn volume() -> VolumeId {
+    VolumeId(counting(0x10))
+}
+
+/// The part that holds the root, and an older one.
+fn parts() -> [PartId; 2] {
+    let part = |as_of, epoch, serial| PartId { as_of: SequenceNumber(as_of), epoch: Epoch(epoch), serial };
+    [part(0x0102_0304, 0x0205, 0x0607_0809), part(0x0101_0203, 0x0204, 3)]
+}
+
+#[test]
+fn checkpoint_part_head() {
+    let (part, writer) = (parts()[0], WriterId(counting(0x40)));
+    let stored = golden("checkpoint_part_head.bin", &encode_part_head(volume(), part, writer));
+    assert_eq!(decode_part_head(&stored), Ok(PartHead { volume: volume(), part, writer }));
+}
+
+#[test]
+fn checkpoint_region() {
+    let (part, region) = (parts()[0], RegionIndex(0x0102));
+    let start = region.extent().start.0;
+    let run = |from: u64, count, content| RegionRun { extent: Extent::new(start + from, count), content };
+    let stored = |slot, ordinal| RunContent::Stored { slot: Slot(slot), ordinal: BlockOrdinal(ordinal) };
+    let runs = vec![
+        run(0, 1, stored(0, 0)),
+        run(1, 200, RunContent::Zero),
+        run(0x0304, 0x0506, stored(0x0708_090a, 0x0b0c_0d0e)),
+        run(16_383, 1, stored(u32::MAX, 7)),
+    ];
+    let mut encoded = Vec::new();
+    encode_region(volume(), part, region, runs.iter().copied(), &mut encoded);
+    let stored = golden("checkpoint_region.bin", &encoded);
+    assert_eq!(decode_region(volume(), part, region, &stored), Ok(runs));
+}
+
+fn stamp() -> CheckpointStamp {
+    CheckpointStamp { as_of: parts()[0].as_of, epoch: Epoch(0x0205), writer: WriterId(counting(0xd0)) }
+}
+
+/// An adopted volume, as of the fence of its last opening: an object of format 1, what two openings wrote, and regions in
+/// two parts.
+fn root() -> Root {
+    let [own, older] = parts();
+    let first = RootObject {
+        slot: Slot(3),
+        identity: ObjectIdentity { epoch: Epoch(0), writer: WriterId([0; 16]), ..identity(0) },
+        format: ObjectFormat::V1,
+        header_bytes: 12_288,
+        payload_blocks: 3,
+        live_blocks: 0,
+        died_at: Some(SequenceNumber(0x0101_0203)),
+        object_bytes: 12_288 + 3 * 4096,
+    };
+    let second = RootObject {
+        slot: Slot(4),
+        identity: identity(0x0102_0303),
+        format: ObjectFormat::V2,
+        header_bytes: 192 + 16 * 300,
+        payload_blocks: 2048,
+        live_blocks: 2000,
+        died_at: None,
+        object_bytes: 192 + 16 * 300 + 2048 * 4104,
+    };
+    let third = RootObject {
+        slot: Slot(0x0506),
+        identity: ObjectIdentity {
+            epoch: Epoch(0x0201),
+            writer: WriterId(counting(0x70)),
+            ..identity(0x0101_0203)
+        },
+        live_blocks: 1,
+        ..second
+    };
+    let place = |region, part, offset_bytes, length_bytes| RegionPlace {
+        region: RegionIndex(region),
+        part,
+        offset_bytes,
+        length_bytes,
+    };
+    let (journal, record) = (JournalId(counting(0xa0)), 0x0809);
+    let skipped = |fence, next| SkippedRange { fence: SequenceNumber(fence), next: SequenceNumber(next) };
+    Root {
+        volume: volume(),
+        stamp: stamp(),
+        part: own,
+        volume_blocks: 1 << 28,
+        next_number: SequenceNumber(0x0102_0344),
+        last_data: Some(LastDataRecord {
+            epoch: Epoch(0x0203),
+            sealed_unix_ms: 1_700_000_000_123,
+            journal: Some(JournalPosition { journal, record }),
+        }),
+        journals: vec![
+            ContainedRecord { journal, epoch: Epoch(0x0201), record: 7 },
+            ContainedRecord { journal, epoch: Epoch(0x0203), record },
+        ],
+        skipped: vec![skipped(4, 68), skipped(0x0102_0304, 0x0102_0344)],
+        last_format: Some(ObjectFormat::V2),
+        objects: vec![first, second, third],
+        parts: vec![
+            RootPart { part: older, object_bytes: 0x0001_0203_0405 },
+            RootPart { part: own, object_bytes: 1234 },
+        ],
+        regions: vec![
+            place(0, 1, 96, 40),
+            place(1, 0, 5000, 196_612),
+            place(2, 1, 136, 400),
+            place(0x3fff, 0, 4000, 4),
+        ],
+    }
+}
+
+#[test]
+fn checkpoint_root() {
+    let mut encoded = Vec::new();
+    encode_root(&root(), &mut encoded);
+    let stored = golden("checkpoint_root.bin", &encoded);
+    assert_eq!(decode_root(volume(), parts()[0], &stored), Ok(root()));
+}
+
+#[test]
+fn superblock_version_with_checkpoints() {
+    let number = SuperblockNumber(0x0206);
+    let [own, older] = parts();
+    let oldest =
+        CheckpointStamp { as_of: older.as_of, epoch: Epoch(0x0201), writer: WriterId(counting(0x70)) };
+    let checkpoints = vec![
+        CheckpointRef { stamp: oldest, part: older, root_offset_bytes: 0x0102_0304, root_bytes: 0x0506 },
+        CheckpointRef { stamp: stamp(), part: own, root_offset_bytes: 96, root_bytes: 250 },
+    ];
+    let range = |first, last| NumberRange { first: SequenceNumber(first), last: SequenceNumber(last) };
+    let value = Superblock {
+        epoch: Epoch(0x0205),
+        closed_at: None,
+        condemned: vec![range(1, 1), range(69, 0x0101_0203)],
+        ..superblock_value()
+    };
+    let value = value.with_checkpoints(checkpoints);
+    let stored = golden("superblock_checkpoints.json", &superblock::encode(number, &value));
+    assert_eq!(superblock::decode(number, &stored), Ok(value));
 }

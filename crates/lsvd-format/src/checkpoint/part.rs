@@ -3,6 +3,9 @@
 //! Knows not what follows it. It says whose the object is, so that a create whose answer was lost is resolved by
 //! reading it (rule 2): my writer id, it is done.
 
+#[cfg(test)]
+mod tests;
+
 use super::PartId;
 use crate::wire::{array, len_bytes, put, u16_at, u32_at, u64_at};
 use crate::{DecodeError, Epoch, SequenceNumber, VolumeId, WriterId};

@@ -4,6 +4,9 @@
 //! Invariants: 1. runs are in order, hold a block each and lie within the region; 2. a run of stored blocks ends at an
 //! ordinal that a payload can have; 3. the bytes end with the last run.
 
+#[cfg(test)]
+mod tests;
+
 use super::{PartId, REGION_BLOCKS, REGIONS_MAX, RegionIndex, Slot};
 use crate::varint::{Reader, put_varint};
 use crate::wire::{len_bytes, put, u32_at};

@@ -204,6 +204,12 @@ impl Root {
         }
         for range in &self.skipped {
             let above = by_number.partition_point(|object| object.identity.number <= range.fence);
+            let fence = above.checked_sub(1).and_then(|index| by_number.get(index));
+            if let Some(object) = fence.filter(|object| object.identity.number == range.fence)
+                && object.payload_blocks != 0
+            {
+                return Err(format!("fence {} has {} blocks", range.fence, object.payload_blocks));
+            }
             if let Some(object) = by_number.get(above).filter(|object| object.identity.number < range.next) {
                 return Err(format!("object {} is skipped by fence {}", object.identity.number, range.fence));
             }

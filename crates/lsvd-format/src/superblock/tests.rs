@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::ObjectFormat;
+use crate::checkpoint::{CheckpointStamp, PartId};
 
 const NUMBER: SuperblockNumber = SuperblockNumber(5);
 
@@ -91,6 +92,94 @@ fn a_layout_that_can_not_be_is_refused() {
         assert!(error.contains(words), "{error}");
     }
     assert!(value(json!({ "prefix": "", "name_digits": 8, "append_format": 1 })).is_ok());
+}
+
+/// A checkpoint as of this number and epoch, written by the opening after that.
+fn checkpoint(as_of: u64, epoch: u64) -> CheckpointRef {
+    let (as_of, epoch) = (SequenceNumber(as_of), Epoch(epoch));
+    CheckpointRef {
+        stamp: CheckpointStamp { as_of, epoch, writer: WriterId([0x33; 16]) },
+        part: PartId { as_of, epoch: Epoch(epoch.0 + 1), serial: 0 },
+        root_offset_bytes: 96,
+        root_bytes: 200,
+    }
+}
+
+fn range(first: u64, last: u64) -> NumberRange {
+    NumberRange { first: SequenceNumber(first), last: SequenceNumber(last) }
+}
+
+fn with_condemned() -> Superblock {
+    let superblock = example().with_checkpoints(vec![checkpoint(70, 2), checkpoint(90, 3)]);
+    Superblock { condemned: vec![range(1, 1), range(3, 60), range(62, 70)], ..superblock }
+}
+
+/// An lsvd that does not know checkpoints would take a log whose first objects were deleted for a damaged one: it must
+/// refuse the volume.
+#[test]
+fn checkpoints_go_with_their_feature() {
+    let superblock = with_condemned();
+    assert_eq!(superblock.features_to_read, [FEATURE_CHECKPOINT]);
+    let bytes = encode(NUMBER, &superblock);
+    assert_eq!(decode(NUMBER, &bytes), Ok(superblock.clone()));
+    let body: Value = serde_json::from_slice(&bytes[HEAD_LEN..]).unwrap();
+    let part = json!({ "as_of": 70, "epoch": 3, "serial": 0 });
+    let writer = "33".repeat(16);
+    let expected = json!({ "as_of": 70, "epoch": 2, "writer": writer, "part": part, "root_offset_bytes": 96, "root_bytes": 200 });
+    assert_eq!(body["checkpoints"][0], expected);
+    assert_eq!(body["condemned"][1], json!({ "first": 3, "last": 60 }));
+    let without_feature = Superblock { features_to_read: Vec::new(), ..superblock.clone() };
+    assert!(without_feature.validate(NUMBER).unwrap_err().contains("go together"));
+    let without_checkpoints =
+        Superblock { checkpoints: Vec::new(), condemned: Vec::new(), ..superblock.clone() };
+    assert!(without_checkpoints.validate(NUMBER).unwrap_err().contains("go together"));
+    let none = Superblock { condemned: Vec::new(), ..superblock }.with_checkpoints(Vec::new());
+    assert_eq!(none, example());
+    let body = String::from_utf8(encode(NUMBER, &none)).unwrap();
+    assert!(!body.contains("checkpoints") && !body.contains("condemned"), "old readers see what they knew");
+    let layout = LogLayout { append_format: ObjectFormat::V1, ..layout() };
+    let format_1 = with_condemned().with_layout(Some(layout));
+    assert!(format_1.validate(NUMBER).unwrap_err().contains("goes on in format 1"));
+}
+
+/// Rules 7 and 8: what may not be named, and what may not be condemned.
+#[test]
+fn checkpoints_and_condemned_numbers_that_can_not_be_are_refused() {
+    type Change = fn(&mut Superblock);
+    let changes: &[(&str, Change)] = &[
+        ("not in order", |superblock| superblock.checkpoints.reverse()),
+        ("not in order", |superblock| superblock.checkpoints[1] = superblock.checkpoints[0]),
+        ("not in order", |superblock| superblock.checkpoints[1].stamp.epoch = Epoch(1)),
+        ("in part", |superblock| superblock.checkpoints[1].part.as_of = SequenceNumber(91)),
+        ("of a log from 71 on", |superblock| superblock.log_first_number = SequenceNumber(71)),
+        ("out of range", |superblock| superblock.checkpoints[0].part.epoch = Epoch(0)),
+        ("as of epoch 0", |superblock| superblock.checkpoints[0].stamp.epoch = Epoch(0)),
+        ("as of epoch 2 in part", |superblock| superblock.checkpoints[0].part.epoch = Epoch(1)),
+        ("in a version of epoch 4", |superblock| superblock.checkpoints[1].part.epoch = Epoch(5)),
+        ("a root of 31 bytes", |superblock| superblock.checkpoints[1].root_bytes = 31),
+        ("from 95 in part", |superblock| superblock.checkpoints[1].root_offset_bytes = 95),
+        ("a root of", |superblock| superblock.checkpoints[1].root_bytes = 1 << 40),
+        ("a root of", |superblock| superblock.checkpoints[1].root_offset_bytes = u64::MAX),
+        ("condemned from 3 to 2", |superblock| superblock.condemned[1].last = SequenceNumber(2)),
+        ("could be one", |superblock| superblock.condemned[1].first = SequenceNumber(2)),
+        ("could be one", |superblock| superblock.condemned.reverse()),
+        ("from 1 to 71", |superblock| superblock.condemned[2].last = SequenceNumber(71)),
+        ("from 1 to", |superblock| superblock.condemned[2].last = SequenceNumber(u64::MAX)),
+        ("from 0 to 70", |superblock| superblock.condemned[0].first = SequenceNumber(0)),
+        ("with 1 checkpoints", |superblock| superblock.checkpoints.truncate(1)),
+        ("with 0 checkpoints", |superblock| {
+            *superblock = Superblock { condemned: superblock.condemned.clone(), ..example() };
+        }),
+    ];
+    for (words, change) in changes {
+        let mut superblock = with_condemned();
+        change(&mut superblock);
+        let reason = superblock.validate(NUMBER).expect_err(words);
+        assert!(reason.contains(words), "{words}: {reason}");
+        let bytes = sealed(&serde_json::to_value(&superblock).unwrap());
+        let error = decode(NUMBER, &bytes).unwrap_err().to_string();
+        assert!(error.contains(words), "{words}: {error}");
+    }
 }
 
 /// The seed may have counted from 0; format 2 never does.
@@ -248,7 +337,7 @@ fn any_superblock() -> impl Strategy<Value = (SuperblockNumber, Superblock)> {
     let values = (
         1..=VOLUME_BYTES_MAX / BLOCK_BYTES,
         WINDOW_MIN..=WINDOW_MAX,
-        1..=NUMBER_MAX,
+        1..=NUMBER_MAX / 2,
         any::<bool>(),
         prop::option::of(0..=NUMBER_MAX),
         prop::option::of(0..=NUMBER_MAX),
@@ -257,13 +346,40 @@ fn any_superblock() -> impl Strategy<Value = (SuperblockNumber, Superblock)> {
         prop::collection::vec("[a-z]{1,5}", 0..3),
         prop::collection::btree_map("later_[a-z]{1,5}", any_json(), 0..3),
     );
-    (numbers, any::<[u8; 16]>(), any::<[u8; 16]>(), values).prop_map(
+    let checkpoints = (
+        prop::collection::btree_set(1..1u64 << 40, 0..4),
+        prop::collection::vec((0..1u64 << 38, 2..1u64 << 38), 0..4),
+    );
+    (numbers, any::<[u8; 16]>(), any::<[u8; 16]>(), checkpoints, values).prop_map(
         |(
             (number, epoch),
             volume,
             writer,
+            (as_of, condemned),
             (blocks, window, first, single, closed, reached, ms, by, write, unknown),
         )| {
+            let checkpoints: Vec<_> = as_of
+                .into_iter()
+                .map(|rise| {
+                    let mut kept = checkpoint(first + rise, 1);
+                    kept.part.epoch = Epoch(epoch);
+                    kept
+                })
+                .collect();
+            let oldest = match &checkpoints[..] {
+                [oldest, _, ..] => oldest.stamp.as_of.0,
+                _ => 0,
+            };
+            let mut free = first;
+            let condemned = condemned
+                .into_iter()
+                .map(|(more, gap)| {
+                    let range = range(free, free + more);
+                    free += more + gap;
+                    range
+                })
+                .filter(|range| range.last.0 <= oldest)
+                .collect();
             let superblock = Superblock {
                 volume_id: VolumeId(volume),
                 epoch: Epoch(epoch),
@@ -278,13 +394,14 @@ fn any_superblock() -> impl Strategy<Value = (SuperblockNumber, Superblock)> {
                 log_begun_epoch: None,
                 journal: None,
                 checkpoints: Vec::new(),
-                condemned: Vec::new(),
+                condemned,
                 written_unix_ms: ms,
                 written_by: by,
                 features_to_read: Vec::new(),
                 features_to_write: write,
                 unknown: unknown.into_iter().collect(),
             };
+            let superblock = superblock.with_checkpoints(checkpoints);
             (SuperblockNumber(number), superblock)
         },
     )

@@ -39,6 +39,17 @@ pub fn encode_root(root: &Root, out: &mut Vec<u8>) {
     if let Err(reason) = root.check() {
         panic!("a root that no reader would take: {reason}");
     }
+    let bytes = bytes_of(root);
+    debug_assert_eq!(
+        decode_root(root.volume, root.part, &bytes).as_ref(),
+        Ok(root),
+        "what is written can be read"
+    );
+    out.extend_from_slice(&bytes);
+}
+
+/// The bytes of a root, whatever it says.
+pub(super) fn bytes_of(root: &Root) -> Vec<u8> {
     let mut bytes = vec![0; ROOT_HEAD_BYTES];
     put_log(root, &mut bytes);
     put_objects(root, &mut bytes);
@@ -49,12 +60,7 @@ pub fn encode_root(root: &Root, out: &mut Vec<u8>) {
     put(&mut bytes, at::ROOT_BYTES, &root_bytes.to_le_bytes());
     let checksum = checksum(root.volume, root.part, &bytes);
     put(&mut bytes, at::CHECKSUM, &checksum.to_le_bytes());
-    debug_assert_eq!(
-        decode_root(root.volume, root.part, &bytes).as_ref(),
-        Ok(root),
-        "what is written can be read"
-    );
-    out.extend_from_slice(&bytes);
+    bytes
 }
 
 /// Reads the root of this volume that lies in this part from all of its bytes.
