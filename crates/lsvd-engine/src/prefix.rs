@@ -96,7 +96,7 @@ pub struct Tail {
 }
 
 /// The log applied up to a number.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Prefix {
     pub(crate) map: ExtentMap,
     pub(crate) objects: ObjectTable,

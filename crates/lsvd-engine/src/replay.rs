@@ -20,7 +20,7 @@ use crate::prefix::{Place, Prefix, Progress, RegionContent};
 const REGIONS_AT_ONCE: usize = 1024;
 
 /// The durable prefix as far as it was replayed.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Replay {
     volume: VolumeId,
     blocks: u64,

@@ -121,7 +121,7 @@ fn the_newest_wins() {
     let (map, next) = (prefix.map(), prefix.log().next);
     assert_eq!(next, SequenceNumber(8));
     assert_eq!(map.get(BlockIndex(3)), stored(0, 3));
-    assert_eq!(map.get(BlockIndex(4)), stored(1, 0));
+    assert_eq!(map.get(BlockIndex(4)), stored(2, 0));
     assert_eq!(
         map.get(BlockIndex(5)),
         stored(1, 2),
