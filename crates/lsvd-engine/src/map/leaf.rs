@@ -232,3 +232,17 @@ impl Leaf {
         }
     }
 }
+
+#[cfg(test)]
+impl Leaf {
+    pub fn is_wide(&self) -> bool {
+        matches!(self, Self::Wide(_))
+    }
+
+    pub fn has_sets(&self) -> bool {
+        match self {
+            Self::Narrow(runs) => runs.sets.is_some(),
+            Self::Wide(runs) => runs.sets.is_some(),
+        }
+    }
+}
