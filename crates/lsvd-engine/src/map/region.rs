@@ -423,10 +423,9 @@ mod tests {
         assert!(counted.is_list());
         // The rest begins at ordinal 65,601.
         counted.update(600, 601, Some(Mapping::Zero));
-        assert_eq!(
-            counted.leaves(),
-            (2, 4),
-            "the second leaf, cut there, and the third and last begin above"
-        );
+        assert_eq!(counted.leaves(), (3, 4), "the first leaf alone has nothing above");
+        assert_eq!(counted.region.get(1999), stored(1, 66_999));
+        counted.update(600, 2000, stored(1, 100));
+        assert!(counted.is_list());
     }
 }
