@@ -69,7 +69,9 @@ pub(crate) fn victims(
     let mut blocks = 0;
     let mut victims = Vec::new();
     for (_, index, state) in all {
-        if victims.len() >= objects_max || (blocks + state.live_blocks > live_blocks_max && !victims.is_empty()) {
+        if victims.len() >= objects_max
+            || (blocks + state.live_blocks > live_blocks_max && !victims.is_empty())
+        {
             break;
         }
         blocks += state.live_blocks;
@@ -107,7 +109,8 @@ pub(crate) fn moves(
     let mut moves = Vec::new();
     for &(extent, first) in runs {
         for (run, mapping) in prefix.map().overlapping(extent) {
-            let nth = u32::try_from(run.start.0 - extent.start.0).expect("a payload has fewer than 2^32 blocks");
+            let nth =
+                u32::try_from(run.start.0 - extent.start.0).expect("a payload has fewer than 2^32 blocks");
             let mut was = first;
             was.ordinal.0 += nth;
             if mapping == Mapping::Stored(was) {

@@ -27,8 +27,8 @@ use crate::collect::{self, Move, Purpose};
 use crate::content::{Buffered, Content};
 use crate::interval::{IntervalMap, Run};
 use crate::journal::{Journal, Wait};
-use crate::mutation::{Mutation, RECORD_BYTES};
 use crate::map::Location;
+use crate::mutation::{Mutation, RECORD_BYTES};
 use crate::objects::{ObjectIndex, ObjectRecord, ObjectState, ObjectTotals};
 use crate::plan::{self, BlockSource, PlanPiece, Status};
 use crate::prefix::{CaptureStart, Place, Prefix, Progress, RegionContent, StoredRegions};
@@ -177,7 +177,9 @@ impl Engine {
             Event::Uploaded { number } => self.uploaded(now, number),
             Event::Collected { id, moves, payload } => self.collected(now, id, &moves, payload),
             Event::RegionWanted { region } => self.want_region(region),
-            Event::RegionLoaded { region, place, content } => self.region_loaded(now, (region, place), content),
+            Event::RegionLoaded { region, place, content } => {
+                self.region_loaded(now, (region, place), content)
+            }
             Event::JournalSynced { record } => self.journal_synced(record),
             Event::JournalFull => self.journal_full(),
             Event::Replayed { record, extent, content } => self.replayed(now, record, extent, content),
@@ -207,7 +209,11 @@ impl Engine {
     ///
     /// # Errors
     /// Regions of the map that are absent: ask for each by [`Event::RegionWanted`], and again when they are loaded.
-    pub fn plan_read(&self, offset_bytes: u64, length_bytes: u64) -> Result<Vec<PlanPiece>, Vec<RegionIndex>> {
+    pub fn plan_read(
+        &self,
+        offset_bytes: u64,
+        length_bytes: u64,
+    ) -> Result<Vec<PlanPiece>, Vec<RegionIndex>> {
         plan::plan_read(&self.overlay, &self.prefix, offset_bytes, length_bytes)
     }
 
@@ -291,6 +297,19 @@ impl Engine {
     /// Whether a region is in memory.
     pub fn is_resident(&self, region: RegionIndex) -> bool {
         self.prefix.map().first_absent(region.extent()).is_none()
+    }
+
+    /// Regions that lie in checkpoint objects of which less than half is still referred to, the first few.
+    pub fn sparsely_stored(&self, most: usize) -> Vec<RegionIndex> {
+        self.prefix.sparsely_stored(most)
+    }
+
+    /// Has the next checkpoint store regions again that are stored already.
+    ///
+    /// # Errors
+    /// Those of them that are absent, as for [`Engine::plan_read`].
+    pub fn store_again(&mut self, regions: &[RegionIndex]) -> Result<(), Vec<RegionIndex>> {
+        self.prefix.store_again(regions)
     }
 
     /// Begins a checkpoint as of the last object that is applied. `None` while one is half applied: try again after the
@@ -651,9 +670,14 @@ impl Engine {
         let identity = self.identity(number);
         let journal = self.journal.as_ref().map(Journal::position);
         let header = Header { identity, sealed_unix_ms: now.unix_ms, journal, entries };
-        let batch = SealedBatch { header, format: ObjectFormat::V2, payload, held_bytes: 0, for_flush: false };
-        let in_flight =
-            InFlight { batch: Arc::new(batch), extents: Vec::new(), uploaded: false, opened_at: now.monotonic };
+        let batch =
+            SealedBatch { header, format: ObjectFormat::V2, payload, held_bytes: 0, for_flush: false };
+        let in_flight = InFlight {
+            batch: Arc::new(batch),
+            extents: Vec::new(),
+            uploaded: false,
+            opened_at: now.monotonic,
+        };
         self.sealed.push_back(in_flight);
         self.next_number = number.next();
         self.durable_waiters.entry(number).or_default().push(id);

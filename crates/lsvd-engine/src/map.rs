@@ -70,7 +70,8 @@ impl Regions for RegionIndex {
     }
 }
 
-const _: () = assert!(<RegionIndex as Regions>::COUNT as u64 * REGION_BLOCKS * BLOCK_BYTES == VOLUME_BYTES_MAX);
+const _: () =
+    assert!(<RegionIndex as Regions>::COUNT as u64 * REGION_BLOCKS * BLOCK_BYTES == VOLUME_BYTES_MAX);
 
 /// What a part of the map takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -94,7 +94,8 @@ pub struct ObjectTable {
 impl ObjectTable {
     /// Adds an object, of which nothing is live yet.
     pub fn push(&mut self, record: ObjectRecord) -> ObjectIndex {
-        let slot = self.slot_of(ObjectState { record, live_blocks: 0, died_at: Some(record.identity.number) });
+        let slot =
+            self.slot_of(ObjectState { record, live_blocks: 0, died_at: Some(record.identity.number) });
         let index = match self.free.pop() {
             Some(free) => free,
             None => {
@@ -181,6 +182,11 @@ impl ObjectTable {
         };
         let died_at = (slot.live_blocks == 0).then_some(slot.died_at);
         ObjectState { record, live_blocks: slot.live_blocks, died_at }
+    }
+
+    /// The object in a slot, if there is one.
+    pub fn find_slot(&self, index: ObjectIndex) -> Option<ObjectState> {
+        self.slots.get(index.0 as usize)?.as_ref().map(|_| self.state(index))
     }
 
     /// The object with a number.

@@ -166,8 +166,26 @@ impl Prefix {
         self.places[&region]
     }
 
-    /// Brings an absent region into memory: what was read from `place`. One that is there already, or whose place is
-    /// another by now, is left alone.
+    /// Whether a region's content can belong to this prefix: each object is known and has the blocks.
+    ///
+    /// # Errors
+    /// What can not be, for a person.
+    pub fn check_region(&self, content: &RegionContent) -> Result<(), String> {
+        for (extent, mapping) in content {
+            let Mapping::Stored(Location { object, ordinal }) = *mapping else { continue };
+            let payload_blocks = self.objects.find_slot(object).map(|state| state.record.payload_blocks);
+            if payload_blocks.is_none_or(|blocks| u64::from(ordinal.0) + extent.count.0 > blocks) {
+                let (start, slot) = (extent.start, object.0);
+                return Err(format!(
+                    "block {start} is said to be in object slot {slot}, which has no such block"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings an absent region into memory: what was read from `place`, and was checked. One that is there already, or
+    /// whose place is another by now, is left alone.
     pub fn load(&mut self, region: RegionIndex, place: Place, content: RegionContent) {
         if self.map.first_absent(region.extent()).is_some() && self.places.get(&region) == Some(&place) {
             self.map.load(region, content);
@@ -176,7 +194,8 @@ impl Prefix {
 
     /// A run is used: its first and its last region leave memory after others.
     pub(crate) fn touch(&mut self, extent: Extent) {
-        let (first, last) = (RegionIndex::of(extent.start), RegionIndex::of(BlockIndex(extent.end().0.max(1) - 1)));
+        let (first, last) =
+            (RegionIndex::of(extent.start), RegionIndex::of(BlockIndex(extent.end().0.max(1) - 1)));
         for region in [first, last] {
             if self.places.contains_key(&region) {
                 self.map.touch(region);
@@ -254,7 +273,12 @@ impl Prefix {
             ObjectFormat::V2 => header.header_bytes(),
         };
         let payload_blocks = header.payload_blocks();
-        Some(self.objects.push(ObjectRecord { identity: header.identity, format, header_bytes, payload_blocks }))
+        Some(self.objects.push(ObjectRecord {
+            identity: header.identity,
+            format,
+            header_bytes,
+            payload_blocks,
+        }))
     }
 
     fn advance_entry(
@@ -308,7 +332,8 @@ impl Prefix {
                     && let Some(from) = objects.find(source.number)
                 {
                     let skip = u32::try_from(progress.blocks).expect("a payload has fewer than 2^32 blocks");
-                    let source = Source { ordinal: BlockOrdinal(source.ordinal.0.saturating_add(skip)), ..source };
+                    let source =
+                        Source { ordinal: BlockOrdinal(source.ordinal.0.saturating_add(skip)), ..source };
                     self.relocate(piece, (from, source.ordinal), stored(), by);
                 }
             }
@@ -317,11 +342,18 @@ impl Prefix {
     }
 
     /// Moves those blocks of a run that the map still has at their source (rule 6).
-    fn relocate(&mut self, piece: Extent, from: (ObjectIndex, BlockOrdinal), to: Location, by: SequenceNumber) {
+    fn relocate(
+        &mut self,
+        piece: Extent,
+        from: (ObjectIndex, BlockOrdinal),
+        to: Location,
+        by: SequenceNumber,
+    ) {
         let (object, first) = from;
         let unmoved = |(run, mapping): (Extent, Mapping)| {
             let nth = run.start.0 - piece.start.0;
-            let was = Location { object, ordinal: BlockOrdinal(first.0.checked_add(u32::try_from(nth).ok()?)?) };
+            let was =
+                Location { object, ordinal: BlockOrdinal(first.0.checked_add(u32::try_from(nth).ok()?)?) };
             (mapping == Mapping::Stored(was)).then_some((run, nth))
         };
         // A run of the map never spans two places of one object that do not follow each other, so it is moved or left whole.
@@ -342,7 +374,8 @@ impl Prefix {
             return;
         }
         let last = RegionIndex::of(BlockIndex(piece.end().0 - 1));
-        let hit: Vec<RegionIndex> = capture.pending.range(RegionIndex::of(piece.start)..=last).copied().collect();
+        let hit: Vec<RegionIndex> =
+            capture.pending.range(RegionIndex::of(piece.start)..=last).copied().collect();
         for region in hit {
             capture.pending.remove(&region);
             capture.early.insert(region, self.map.region_runs(region).collect());
@@ -409,11 +442,30 @@ impl Prefix {
         }
     }
 
-    /// Has the next checkpoint store a region again that is stored somewhere already.
-    pub(crate) fn store_again(&mut self, region: RegionIndex) {
-        if self.map.first_absent(region.extent()).is_none() && self.places.contains_key(&region) {
-            self.unsaved.insert(region);
+    /// Regions that lie in checkpoint objects of which less than half is still referred to, the first few.
+    pub(crate) fn sparsely_stored(&self, most: usize) -> Vec<RegionIndex> {
+        let mut used: BTreeMap<PartId, u64> = BTreeMap::new();
+        for place in self.places.values() {
+            *used.entry(place.part).or_default() += u64::from(place.length_bytes);
         }
+        let sparse = |part: &&RootPart| used.get(&part.part).is_some_and(|used| used * 2 < part.object_bytes);
+        let sparse: BTreeSet<PartId> = self.parts.iter().filter(sparse).map(|part| part.part).collect();
+        let regions = self.places.iter().filter(|(_, place)| sparse.contains(&place.part));
+        regions.map(|(region, _)| *region).take(most).collect()
+    }
+
+    /// Has the next checkpoint store regions again that are stored already.
+    ///
+    /// # Errors
+    /// Those of them that are absent.
+    pub(crate) fn store_again(&mut self, regions: &[RegionIndex]) -> Result<(), Vec<RegionIndex>> {
+        let absent = |region: &&RegionIndex| self.map.first_absent(region.extent()).is_some();
+        let absent: Vec<RegionIndex> = regions.iter().filter(absent).copied().collect();
+        if !absent.is_empty() {
+            return Err(absent);
+        }
+        self.unsaved.extend(regions.iter().filter(|region| self.places.contains_key(region)));
+        Ok(())
     }
 
     /// What the next checkpoint would hold.

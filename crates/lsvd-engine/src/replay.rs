@@ -10,7 +10,8 @@ use std::collections::VecDeque;
 use lsvd_format::checkpoint::RegionIndex;
 use lsvd_format::log_object::{Entry, Header};
 use lsvd_format::{
-    AnyHeader, BLOCK_BYTES, Epoch, Extent, JournalId, ObjectFormat, ObjectIdentity, SequenceNumber, VolumeId, WriterId, v1,
+    AnyHeader, BLOCK_BYTES, Epoch, Extent, JournalId, ObjectFormat, ObjectIdentity, SequenceNumber, VolumeId,
+    WriterId, v1,
 };
 
 use crate::log::{LastData, LogState};

@@ -7,7 +7,8 @@
 use std::alloc::System;
 
 use cap::Cap;
-use lsvd_engine::{ExtentMap, Location, Mapping, ObjectIndex, RegionIndex};
+use lsvd_engine::{ExtentMap, Location, Mapping, ObjectIndex};
+use lsvd_format::checkpoint::RegionIndex;
 use lsvd_format::{BLOCK_BYTES, BlockOrdinal, Extent, VOLUME_BYTES_MAX};
 
 #[global_allocator]

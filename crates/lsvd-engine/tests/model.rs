@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_engine::{
-    Action, Config, Engine, Event, Now, Outcome, PlanPiece, Prefix, Replay, Request,
-    RequestId, SealedBatch,
+    Action, Config, Engine, Event, Now, Outcome, PlanPiece, Prefix, Replay, Request, RequestId, SealedBatch,
 };
 use lsvd_format::{BLOCK_LEN, BlockIndex, Epoch, SequenceNumber, VolumeId, WriterId};
 use proptest::prelude::*;

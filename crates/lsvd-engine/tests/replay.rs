@@ -75,7 +75,7 @@ fn what_breaks_the_log_is_refused_and_changes_nothing() {
         assert!(!replay.skips(SequenceNumber(7)));
         replay.accept(&header(6, 3, vec![data(0, 1)])).expect("the right one is taken");
         let prefix = replay.finish();
-    let (map, next) = (prefix.map(), prefix.log().next);
+        let (map, next) = (prefix.map(), prefix.log().next);
         assert_eq!((map.extents(), next), (2, SequenceNumber(7)), "after {words}");
         assert_eq!(map.get(BlockIndex(10)), stored(0, 0));
     }

@@ -62,7 +62,9 @@ impl Census {
                 let counted = live.get(&object.slot.0).copied().unwrap_or(0);
                 if counted != object.live_blocks {
                     let (number, said) = (object.identity.number, object.live_blocks);
-                    return Err(format!("object {number} has {counted} live blocks, and its root says {said}"));
+                    return Err(format!(
+                        "object {number} has {counted} live blocks, and its root says {said}"
+                    ));
                 }
             }
         }

@@ -148,13 +148,15 @@ impl Cloud {
         let bytes = stored.bytes.clone();
         if relative(name).starts_with(names::LOG_FOLDER) {
             let archived = self.folder(names::ARCHIVE_FOLDER).any(|(_, stored)| stored.bytes == bytes);
-            let number = names::parse_log_object(relative(name)).filter(|number| self.ledger.has_condemned(*number));
+            let number =
+                names::parse_log_object(relative(name)).filter(|number| self.ledger.has_condemned(*number));
             match number {
                 Some(number) => self.check_unreferenced(name, |census| {
                     census.oldest.is_some_and(|oldest| number <= oldest) && !census.objects.contains(&number)
                 }),
                 None if !archived => {
-                    let what = format!("'{name}' was deleted, neither condemned nor with a copy in the archive");
+                    let what =
+                        format!("'{name}' was deleted, neither condemned nor with a copy in the archive");
                     self.stage.accuse(Violation::new(3, what));
                 }
                 None => {}
@@ -180,7 +182,8 @@ impl Cloud {
     /// Rule 7: no kept checkpoint needs what is deleted.
     fn check_unreferenced(&self, name: &str, may_go: impl Fn(&Census) -> bool) {
         let Some(newest) = self.ledger.newest() else { return };
-        let get = |name: &str| self.objects.get(&format!("{PREFIX}/{name}")).map(|stored| stored.bytes.clone());
+        let get =
+            |name: &str| self.objects.get(&format!("{PREFIX}/{name}")).map(|stored| stored.bytes.clone());
         match Census::take(newest, get) {
             Ok(census) if may_go(&census) => {}
             Ok(_) => {

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lsvd_backend::{Bucket, RetryPolicy};
-use lsvd_local::JournalError;
 use lsvd_format::BLOCK_BYTES;
 use lsvd_format::checkpoint::REGION_BLOCKS;
-use lsvd_volume::{CollectOptions, CreateOptions, Environment, Error, JournalOptions, OpenOptions, UpkeepOptions};
+use lsvd_local::JournalError;
+use lsvd_volume::{
+    CollectOptions, CreateOptions, Environment, Error, JournalOptions, OpenOptions, UpkeepOptions,
+};
 
 use crate::cloud::{Cloud, PREFIX};
 use crate::history::{History, Tick};

@@ -28,6 +28,8 @@ use crate::store::VolumeStore;
 const PART_BYTES: usize = 16 << 20;
 /// Regions captured under one hold of the engine's lock.
 const CAPTURE_AT_ONCE: usize = 8;
+/// Unchanged regions that a checkpoint stores again at most, so that old objects can go.
+const STORED_AGAIN_MAX: usize = 256;
 /// Checkpoints kept: one to open with, and the one before, should that be damaged (rule 7).
 pub(crate) const CHECKPOINTS_KEPT: usize = 2;
 
@@ -57,6 +59,8 @@ impl Checkpointer {
     /// # Errors
     /// [`Error::Fenced`]; the store's: the next one holds what this one would have held.
     pub(crate) async fn write(&self) -> Result<Option<Written>, Error> {
+        let sparse = self.core.engine(|engine| engine.sparsely_stored(STORED_AGAIN_MAX));
+        self.core.with_regions(|engine| engine.store_again(&sparse)).await?;
         let Some(start) = self.core.engine(|engine| engine.begin_checkpoint()) else { return Ok(None) };
         // If this is given up in the midst, the engine hears of it.
         let mut begun = Begun { core: &self.core, named: None };
@@ -136,12 +140,18 @@ impl Checkpointer {
     }
 }
 
-async fn put_part(store: &VolumeStore, id: PartId, writer: WriterId, payload: PutPayload) -> Result<(), Error> {
+async fn put_part(
+    store: &VolumeStore,
+    id: PartId,
+    writer: WriterId,
+    payload: PutPayload,
+) -> Result<(), Error> {
     let name = names::checkpoint_part(&id);
     match store.bucket().create(&name, payload).await.map_err(|error| store.store_error(error))? {
         Created::Done => Ok(()),
         Created::Exists => {
-            let head = store.bucket().read_head(&name, 4096).await.map_err(|error| store.store_error(error))?;
+            let head =
+                store.bucket().read_head(&name, 4096).await.map_err(|error| store.store_error(error))?;
             let head = head.and_then(|head| decode_part_head(&head.bytes).ok());
             match head.filter(|head| head.part == id && head.writer == writer) {
                 Some(_) => Ok(()),
@@ -211,7 +221,8 @@ fn root(
         died_at: state.died_at,
         object_bytes: state.record.object_bytes(),
     });
-    let journals = log.journals.iter().map(|(&(journal, epoch), &record)| ContainedRecord { journal, epoch, record });
+    let journals =
+        log.journals.iter().map(|(&(journal, epoch), &record)| ContainedRecord { journal, epoch, record });
     Root {
         volume: of.core.volume_id(),
         stamp,

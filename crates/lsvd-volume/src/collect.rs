@@ -125,7 +125,10 @@ impl Collector {
     }
 
     /// Where each run of the victims' payloads was written.
-    async fn payload_runs(&self, victims: &[(ObjectIndex, ObjectState)]) -> Result<Vec<(Extent, Location)>, Error> {
+    async fn payload_runs(
+        &self,
+        victims: &[(ObjectIndex, ObjectState)],
+    ) -> Result<Vec<(Extent, Location)>, Error> {
         let store = self.core.store();
         let headers = futures::stream::iter(victims.iter().copied()).map(async |(index, state)| {
             let number = state.record.identity.number;
@@ -152,7 +155,8 @@ impl Collector {
         let fetcher = self.core.fetcher();
         let reads = futures::stream::iter(sources(moves)).map(async |read: SourceRead| {
             let blocks = read.end - read.first;
-            let bytes = fetcher.read_past_cache(read.moves[0].1.object, BlockOrdinal(read.first), blocks).await?;
+            let bytes =
+                fetcher.read_past_cache(read.moves[0].1.object, BlockOrdinal(read.first), blocks).await?;
             Ok::<_, Error>((read, bytes))
         });
         let mut payload = vec![Bytes::new(); moves.len()];

@@ -15,7 +15,7 @@ use lsvd_engine::{
     RequestId, Tail, moved_bytes,
 };
 use lsvd_format::checkpoint::RegionIndex;
-use lsvd_format::{BLOCK_BYTES, Epoch, SequenceNumber, VolumeId, WriterId};
+use lsvd_format::{BLOCK_BYTES, Epoch, SequenceNumber, VolumeId, WriterId, names};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
@@ -195,7 +195,11 @@ impl Core {
     }
 
     /// Hands collected blocks to the engine and waits until they are durable.
-    pub(crate) async fn collected(self: &Arc<Self>, moves: Vec<Move>, payload: Vec<Bytes>) -> Result<(), Error> {
+    pub(crate) async fn collected(
+        self: &Arc<Self>,
+        moves: Vec<Move>,
+        payload: Vec<Bytes>,
+    ) -> Result<(), Error> {
         self.check_ended()?;
         let moved_bytes = moved_bytes(&moves);
         let (sender, receiver) = oneshot::channel();
@@ -337,7 +341,9 @@ impl Core {
                 Action::Journal { record, extent, content } => self.queue().write(record, extent, content),
                 Action::SyncJournal { record } => self.queue().sync(record),
                 Action::ReleaseJournal { record } => self.queue().release(record),
-                Action::Upload(_) | Action::ReadBase { .. } | Action::LoadRegion { .. } => actions.push_back(action),
+                Action::Upload(_) | Action::ReadBase { .. } | Action::LoadRegion { .. } => {
+                    actions.push_back(action)
+                }
             }
         }
         let deadline = state.engine.next_deadline();
@@ -373,7 +379,9 @@ impl Core {
                         core.event(Event::BaseRead { id, block, base });
                     });
                 }
-                Action::LoadRegion { region, place } => self.tasks.spawn(load_region(self.clone(), region, place)),
+                Action::LoadRegion { region, place } => {
+                    self.tasks.spawn(load_region(self.clone(), region, place))
+                }
                 Action::Complete { .. }
                 | Action::Journal { .. }
                 | Action::SyncJournal { .. }
@@ -495,7 +503,10 @@ impl Core {
         plan.await
     }
 
-    async fn fetch(self: &Arc<Self>, plan: &[(Option<ObjectRecord>, PlanPiece)]) -> Result<Vec<Piece>, Error> {
+    async fn fetch(
+        self: &Arc<Self>,
+        plan: &[(Option<ObjectRecord>, PlanPiece)],
+    ) -> Result<Vec<Piece>, Error> {
         let reads = plan.iter().map(async |(record, piece)| match (record, piece) {
             (_, PlanPiece::Buffered(bytes)) => Ok(vec![Piece::Data(bytes.clone())]),
             (_, PlanPiece::Zeroes(bytes)) => Ok(vec![Piece::Zeroes(*bytes)]),
@@ -574,7 +585,9 @@ impl Core {
             for loaded in all.map_err(|_| self.timed_out())? {
                 // The sender goes away unused only if the volume ends.
                 match loaded.map_err(|_| Error::Closed { volume: self.store.label() })? {
-                    Err(Error::Missing { object, .. }) if self.reader.is_some() && tries < PLANS_MAX => {
+                    Err(Error::Missing { object, .. } | Error::Corrupt { object, .. })
+                        if self.reader.is_some() && tries < PLANS_MAX =>
+                    {
                         tries += 1;
                         tracing::warn!(volume = %self.store.label(), %object, "it is not there any more");
                         self.reload().await?;
@@ -674,8 +687,16 @@ impl Drop for Abandoned<'_> {
 async fn load_region(core: Arc<Core>, region: RegionIndex, place: Place) {
     let mut wait = LOAD_RETRY_FIRST;
     let content = loop {
-        match read_regions(&core.store, core.volume_id, vec![(region, place)]).await {
-            Ok(loaded) => break loaded.into_iter().next().map(|(.., content)| content).unwrap_or_default(),
+        let read =
+            read_regions(&core.store, core.volume_id, vec![(region, place)]).await.and_then(|loaded| {
+                let content = loaded.into_iter().next().map(|(.., content)| content).unwrap_or_default();
+                let checked = core.engine(|engine| engine.prefix().check_region(&content));
+                let corrupt =
+                    |reason: String| core.store.corrupt(names::checkpoint_part(&place.part), reason);
+                checked.map(|()| content).map_err(corrupt)
+            });
+        match read {
+            Ok(content) => break content,
             Err(error) => {
                 let waiters = core.lock().region_waiters.remove(&region).unwrap_or_default();
                 for waiter in waiters {

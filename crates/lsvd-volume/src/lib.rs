@@ -53,13 +53,13 @@ mod upload;
 mod volume;
 
 pub use adopt::{Adopted, adopt};
+pub use collect::Collected;
 pub use error::Error;
 pub use journal::JournalOptions;
 pub use lag::{JournalLag, journal_lag};
 pub use lsvd_engine::LastData;
 pub use lsvd_format::{LogLayout, ObjectFormat};
 pub use lsvd_local::{Files, JournalError};
-pub use collect::Collected;
 pub use options::{AdoptOptions, CollectOptions, CreateOptions, Environment, OpenOptions, UpkeepOptions};
 pub use orphans::{OrphanKind, Orphans, PROBE_FOLDER, Survey, survey};
 pub use root::{Created, VolumeInfo, create, inspect, list};

@@ -153,8 +153,9 @@ impl Reclaimer {
             let now = Instant::now();
             let unreferenced = listed.iter().filter_map(|entry| names::parse_checkpoint_part(&entry.name));
             let unreferenced = unreferenced.filter(|part| !referenced.contains(part));
-            self.unreferenced =
-                unreferenced.map(|part| (part, self.unreferenced.get(&part).copied().unwrap_or(now))).collect();
+            self.unreferenced = unreferenced
+                .map(|part| (part, self.unreferenced.get(&part).copied().unwrap_or(now)))
+                .collect();
             self.swept = kept;
         }
         let due = self.unreferenced.iter().filter(|(_, since)| since.elapsed() >= self.delete_after);
@@ -201,9 +202,16 @@ fn oldest_to_keep(superblock: &Superblock) -> Option<SequenceNumber> {
 }
 
 /// Objects of which nothing was live any more as of `oldest`.
-fn dead_objects(objects: &lsvd_engine::ObjectTable, oldest: SequenceNumber, most: usize) -> BTreeSet<SequenceNumber> {
+fn dead_objects(
+    objects: &lsvd_engine::ObjectTable,
+    oldest: SequenceNumber,
+    most: usize,
+) -> BTreeSet<SequenceNumber> {
     let dead = objects.iter().filter(|(_, state)| state.died_at.is_some_and(|died_at| died_at <= oldest));
-    dead.map(|(_, state)| state.record.identity.number).filter(|number| *number <= oldest).take(most).collect()
+    dead.map(|(_, state)| state.record.identity.number)
+        .filter(|number| *number <= oldest)
+        .take(most)
+        .collect()
 }
 
 fn numbers(ranges: &[NumberRange]) -> BTreeSet<SequenceNumber> {

@@ -5,9 +5,7 @@
 //! a GET of the root, and what the objects behind it need.
 
 use futures::StreamExt;
-use lsvd_engine::{
-    LastData, LogState, ObjectIndex, ObjectRecord, ObjectState, Place, Prefix, Replay,
-};
+use lsvd_engine::{LastData, LogState, ObjectIndex, ObjectRecord, ObjectState, Place, Prefix, Replay};
 use lsvd_format::checkpoint::{CheckpointStamp, Root, decode_root};
 use lsvd_format::superblock::{CheckpointRef, Superblock};
 use lsvd_format::{AnyHeader, DecodeError, ObjectIdentity, SequenceNumber, SuperblockNumber, names};
@@ -42,8 +40,7 @@ pub(crate) async fn recover(
     // Newest first: the one before is used only if this one is no good, and says so.
     for checkpoint in superblock.checkpoints.iter().rev() {
         if let Some(prefix) = read_root(store, superblock, checkpoint).await? {
-            let replay =
-                Replay::from(superblock.volume_id, superblock.size_bytes, superblock.window, prefix);
+            let replay = Replay::from(superblock.volume_id, superblock.size_bytes, superblock.window, prefix);
             let behind = Some((checkpoint.stamp, *checkpoint == superblock.checkpoints[0]));
             if let Some(recovered) = replay_log(store, superblock, replay, behind, stop_at_damage).await? {
                 return Ok(recovered);
@@ -98,7 +95,9 @@ async fn read_root(
     for _ in 0..VERIFY_TRIES {
         reason = match store.bucket().read_range(&name, range.clone()).await {
             Ok(Some(bytes)) => match decode_root(superblock.volume_id, checkpoint.part, &bytes) {
-                Ok(root) if root.stamp != checkpoint.stamp => "it is as of another object than the superblock says".to_owned(),
+                Ok(root) if root.stamp != checkpoint.stamp => {
+                    "it is as of another object than the superblock says".to_owned()
+                }
                 Ok(root) => return Ok(Some(prefix_of(root))),
                 Err(DecodeError::Newer { what }) => {
                     return Err(Error::Newer { volume: store.label(), what: format!("{name}: {what}") });
@@ -218,6 +217,8 @@ pub(crate) async fn load_wanted(store: &VolumeStore, replay: &mut Replay) -> Res
         }
         let places = wanted.iter().map(|&region| (region, replay.prefix().place(region))).collect();
         for (region, place, content) in read_regions(store, replay.volume(), places).await? {
+            let checked = replay.prefix().check_region(&content);
+            checked.map_err(|reason| store.corrupt(names::checkpoint_part(&place.part), reason))?;
             replay.load(region, place, content);
         }
     }

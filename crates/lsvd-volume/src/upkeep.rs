@@ -34,7 +34,12 @@ pub(crate) struct Upkeep {
 }
 
 impl Upkeep {
-    pub(crate) fn new(core: Arc<Core>, named: NamedState, options: UpkeepOptions, batch_bytes_max: u64) -> Self {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        named: NamedState,
+        options: UpkeepOptions,
+        batch_bytes_max: u64,
+    ) -> Self {
         let checkpointer = Checkpointer::new(core.clone(), named.clone());
         let reclaimer = Reclaimer::new(core.clone(), named, options.delete_after);
         let collector = Collector::new(core.clone(), options.collect, batch_bytes_max);

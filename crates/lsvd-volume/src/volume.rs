@@ -12,8 +12,7 @@ use bytes::Bytes;
 use lsvd_backend::Bucket;
 use lsvd_engine::{Config, Engine, Request};
 use lsvd_format::{
-    BLOCK_BYTES, Epoch, JournalId, JournalPosition, ObjectFormat, SequenceNumber, VolumeId,
-    WriterId,
+    BLOCK_BYTES, Epoch, JournalId, JournalPosition, ObjectFormat, SequenceNumber, VolumeId, WriterId,
 };
 use lsvd_local::{Journal, JournalWriter};
 
@@ -273,8 +272,9 @@ impl Volume {
             append_format: store.append_format(),
             recovery,
         };
-        let named = (!read_only)
-            .then(|| NamedState::new(store.clone(), options.environment.clone(), superblock_number, superblock.clone()));
+        let named = (!read_only).then(|| {
+            NamedState::new(store.clone(), options.environment.clone(), superblock_number, superblock.clone())
+        });
         let keeps_up = description.append_format == ObjectFormat::V2;
         let reader = read_only.then(|| config.clone());
         let engine = Engine::new(config, replay.finish());
@@ -302,15 +302,7 @@ impl Volume {
             tasks.spawn(Upkeep::new(core.clone(), named, options.upkeep, options.batch_bytes_max).run());
         }
         let closing = AtomicBool::new(false);
-        Self {
-            inner: Arc::new(Inner {
-                core,
-                tasks,
-                description,
-                named,
-                closing,
-            }),
-        }
+        Self { inner: Arc::new(Inner { core, tasks, description, named, closing }) }
     }
 
     /// What was opened.
@@ -460,7 +452,11 @@ impl Volume {
     /// # Errors
     /// If the range is beyond the volume, or the volume was closed or fenced; the store's, where the extent map is not in
     /// memory.
-    pub async fn block_status(&self, offset_bytes: u64, length_bytes: u64) -> Result<Vec<ExtentStatus>, Error> {
+    pub async fn block_status(
+        &self,
+        offset_bytes: u64,
+        length_bytes: u64,
+    ) -> Result<Vec<ExtentStatus>, Error> {
         if !self.gate(offset_bytes, length_bytes)? {
             return Ok(Vec::new());
         }

@@ -256,7 +256,10 @@ fn a_cancelled_request_is_applied_wholly_or_never() {
     cancel(&mut rig, behind);
     cancel(&mut rig, 999);
     assert!(matches!(rig.engine.plan_read(300 * BLOCK_BYTES, 1).unwrap()[..], [PlanPiece::Buffered(_)]));
-    assert_eq!(rig.engine.plan_read(100 * BLOCK_BYTES, BLOCK_BYTES).unwrap(), [PlanPiece::Zeroes(BLOCK_BYTES)]);
+    assert_eq!(
+        rig.engine.plan_read(100 * BLOCK_BYTES, BLOCK_BYTES).unwrap(),
+        [PlanPiece::Zeroes(BLOCK_BYTES)]
+    );
     assert_eq!(rig.uploading(), [11], "who waited is gone, the batch is stored all the same");
     rig.uploaded(11);
     assert_eq!(rig.engine.buffered_bytes(), 0);
@@ -280,7 +283,9 @@ fn a_cancelled_merge_frees_its_block() {
     assert_eq!(rig.answer(behind), None);
     rig.event(Event::BaseRead { id: RequestId(behind), block: BlockIndex(0), base: Some(base) });
     assert_eq!(rig.answer(behind), Some(Outcome::Done));
-    let [PlanPiece::Buffered(bytes)] = &rig.engine.plan_read(0, 4096).unwrap()[..] else { panic!("it is in memory") };
+    let [PlanPiece::Buffered(bytes)] = &rig.engine.plan_read(0, 4096).unwrap()[..] else {
+        panic!("it is in memory")
+    };
     assert_eq!((bytes[100], bytes[199], bytes[200], bytes[209], bytes[210]), (9, 9, 5, 5, 9));
 }
 

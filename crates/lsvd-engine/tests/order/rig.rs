@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_engine::{
-    Action, Config, Content, Engine, Event, Location, Now, Outcome, Prefix, Request,
-    RequestId, SealedBatch,
+    Action, Config, Content, Engine, Event, Location, Now, Outcome, Prefix, Request, RequestId, SealedBatch,
 };
 use lsvd_format::{BLOCK_BYTES, BlockIndex, Epoch, Extent, SequenceNumber, VolumeId, WriterId};
 
