@@ -124,7 +124,7 @@ fn the_newest_wins() {
     assert_eq!(map.get(BlockIndex(4)), stored(2, 0));
     assert_eq!(
         map.get(BlockIndex(5)),
-        stored(1, 2),
+        stored(2, 2),
         "ordinals count the payload, not the blocks that survive"
     );
     assert_eq!(map.get(BlockIndex(6)), None);

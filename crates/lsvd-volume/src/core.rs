@@ -15,7 +15,7 @@ use lsvd_engine::{
     RequestId, Tail, moved_bytes,
 };
 use lsvd_format::checkpoint::RegionIndex;
-use lsvd_format::{BLOCK_BYTES, Epoch, SequenceNumber, VolumeId, WriterId, names};
+use lsvd_format::{BLOCK_BYTES, Epoch, SequenceNumber, SuperblockNumber, VolumeId, WriterId, names};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
@@ -24,6 +24,7 @@ use crate::journal::JournalQueue;
 use crate::named::NamedState;
 use crate::recovery::recover_newest;
 use crate::regions::read_regions;
+use crate::root::newest_readable;
 use crate::store::VolumeStore;
 use crate::tasks::Tasks;
 use crate::upload::upload;
@@ -86,15 +87,31 @@ pub(crate) struct Core {
     epoch: Epoch,
     writer: WriterId,
     journal: Option<Arc<JournalQueue>>,
-    /// What a reader makes a new engine with.
-    reader: Option<Config>,
-    /// The next number when a reader last read the log again.
-    reloading: tokio::sync::Mutex<SequenceNumber>,
+    /// `None` for a writer.
+    reader: Option<Reader>,
     objects_written: AtomicU64,
     bytes_written: AtomicU64,
     checkpoints: AtomicU64,
     reloads: AtomicU64,
     moved_bytes: AtomicU64,
+}
+
+/// What a volume that is open for reading needs to go on when it is behind.
+pub(crate) struct Reader {
+    config: Config,
+    /// The superblock version that it last read.
+    as_of: AtomicU64,
+    newest: tokio::sync::Mutex<SuperblockNumber>,
+}
+
+impl Reader {
+    pub(crate) fn new(config: Config, as_of: SuperblockNumber) -> Self {
+        Self { config, as_of: AtomicU64::new(as_of.0), newest: tokio::sync::Mutex::new(as_of) }
+    }
+
+    fn as_of(&self) -> SuperblockNumber {
+        SuperblockNumber(self.as_of.load(Ordering::Acquire))
+    }
 }
 
 /// What a core is made of.
@@ -112,7 +129,7 @@ pub(crate) struct Parts {
     pub(crate) size_bytes: u64,
     pub(crate) volume_id: VolumeId,
     pub(crate) journal: Option<Arc<JournalQueue>>,
-    pub(crate) reader: Option<Config>,
+    pub(crate) reader: Option<Reader>,
 }
 
 impl Core {
@@ -162,7 +179,6 @@ impl Core {
             volume_id,
             journal,
             reader,
-            reloading: tokio::sync::Mutex::new(SequenceNumber(0)),
             objects_written: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
             checkpoints: AtomicU64::new(0),
@@ -472,10 +488,13 @@ impl Core {
             match read.map_err(|_| self.timed_out())? {
                 // What this plan still referred to was moved and deleted since, which takes longer than any read should:
                 // the next plan knows where it is now.
+                Err(Error::Missing { object, .. }) if tries < PLANS_MAX => {
+                    tries += 1;
+                    tracing::warn!(volume = %self.store.label(), %object, "it is not there any more; the read is planned again");
+                    self.reload().await?;
+                }
                 // A late fence of a writer that lost may lie in its place by now.
-                Err(Error::Missing { object, .. } | Error::Corrupt { object, .. })
-                    if tries < PLANS_MAX && (self.reader.is_some() || tries == 0) =>
-                {
+                Err(Error::Corrupt { object, .. }) if tries < PLANS_MAX && self.is_behind().await => {
                     tries += 1;
                     tracing::warn!(volume = %self.store.label(), %object, "it is not as planned; the read is planned again");
                     self.reload().await?;
@@ -520,19 +539,27 @@ impl Core {
         Ok(pieces.into_iter().flatten().collect())
     }
 
+    /// Whether a reader's superblock is not the newest any more.
+    async fn is_behind(&self) -> bool {
+        let Some(reader) = &self.reader else { return false };
+        let newest = newest_readable(&self.store, true).await;
+        newest.is_ok_and(|(number, _)| number > reader.as_of())
+    }
+
     /// A reader that is behind reads superblock, checkpoint and log again (rule 7). A writer is never behind.
     async fn reload(&self) -> Result<(), Error> {
-        let Some(config) = &self.reader else { return Ok(()) };
-        let before = self.engine(|engine| engine.prefix().log().next);
-        let mut reloading = self.reloading.lock().await;
-        if *reloading > before {
+        let Some(reader) = &self.reader else { return Ok(()) };
+        let before = reader.as_of();
+        let mut newest = reader.newest.lock().await;
+        if *newest > before {
             return Ok(()); // somebody else did, meanwhile
         }
-        let prefix = recover_newest(&self.store).await?;
+        let (number, prefix) = recover_newest(&self.store).await?;
         let next = prefix.log().next;
-        *reloading = next;
-        let engine = Engine::new(config.clone(), prefix);
-        self.engine(|reader| *reader = engine);
+        let engine = Engine::new(reader.config.clone(), prefix);
+        self.engine(|old| *old = engine);
+        *newest = number;
+        reader.as_of.store(number.0, Ordering::Release);
         self.reloads.fetch_add(1, Ordering::Relaxed);
         tracing::info!(volume = %self.store.label(), "a reader that was behind goes on as of the object before number {next}");
         Ok(())

@@ -75,10 +75,10 @@ pub(crate) async fn recover_for_reading(
 }
 
 /// The newest durable prefix, for a reader that is behind.
-pub(crate) async fn recover_newest(store: &VolumeStore) -> Result<Prefix, Error> {
-    let (_, _, recovered) = recover_for_reading(store).await?;
+pub(crate) async fn recover_newest(store: &VolumeStore) -> Result<(SuperblockNumber, Prefix), Error> {
+    let (number, _, recovered) = recover_for_reading(store).await?;
     match recovered.damage {
-        None => Ok(recovered.replay.finish()),
+        None => Ok((number, recovered.replay.finish())),
         Some(damage) => Err(damage),
     }
 }

@@ -17,7 +17,7 @@ use lsvd_format::{
 use lsvd_local::{Journal, JournalWriter};
 
 use crate::acceptance::{Accepted, accept, open_journal};
-use crate::core::{Core, Parts};
+use crate::core::{Core, Parts, Reader};
 use crate::fetch::Fetcher;
 use crate::guarantees::check_guarantees;
 use crate::journal;
@@ -276,7 +276,7 @@ impl Volume {
             NamedState::new(store.clone(), options.environment.clone(), superblock_number, superblock.clone())
         });
         let keeps_up = description.append_format == ObjectFormat::V2;
-        let reader = read_only.then(|| config.clone());
+        let reader = read_only.then(|| Reader::new(config.clone(), superblock_number));
         let engine = Engine::new(config, replay.finish());
         let engine = match description.append_format {
             ObjectFormat::V1 => engine.appending_format_1(),

@@ -17,7 +17,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use lsvd_backend::{Bucket, RetryPolicy};
 use lsvd_format::log_object::{Entry, Header, encode_frames};
 use lsvd_format::{BLOCK_LEN, BlockOrdinal, Epoch, Extent, ObjectIdentity, SequenceNumber, WriterId, names};
-use lsvd_volume::{CreateOptions, Environment, Error, OpenOptions, Piece, Volume, create};
+use lsvd_volume::{CreateOptions, Environment, Error, OpenOptions, Piece, UpkeepOptions, Volume, create};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
@@ -437,9 +437,10 @@ impl World {
         CreateOptions { window: WINDOW, environment, ..CreateOptions::new(64 * MIB) }
     }
 
-    /// The defaults without the probe, whose requests are not what the tests are about.
+    /// The defaults without the probe and without checkpoints by age, whose requests are not what the tests are about.
     pub(crate) fn options(&self) -> OpenOptions {
-        OpenOptions { probe: false, environment: self.environment.clone(), ..OpenOptions::default() }
+        let upkeep = UpkeepOptions { checkpoint_age: Duration::MAX, ..UpkeepOptions::default() };
+        OpenOptions { probe: false, upkeep, environment: self.environment.clone(), ..OpenOptions::default() }
     }
 
     pub(crate) async fn open(&self) -> Volume {
