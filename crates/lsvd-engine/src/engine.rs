@@ -24,7 +24,7 @@ use lsvd_format::{
 
 use crate::batch::{Batch, payload_bytes};
 use crate::collect::{self, Move, Purpose};
-use crate::content::{Buffered, Content};
+use crate::content::{Buffered, Content, without_zeroes};
 use crate::interval::{IntervalMap, Run};
 use crate::journal::{Journal, Wait};
 use crate::map::Location;
@@ -541,7 +541,13 @@ impl Engine {
     fn apply(&mut self, now: Now, mutation: Mutation) {
         let (id, fua) = (mutation.id, mutation.fua);
         self.open.held_bytes += mutation.held_bytes();
-        for (extent, content) in mutation.into_contents() {
+        // Format 1 knows data alone.
+        let zeroes_are_entries = self.append_format() == ObjectFormat::V2;
+        let contents = mutation.into_contents().into_iter().flat_map(|(extent, content)| match content {
+            Content::Data(data) if zeroes_are_entries => without_zeroes(extent, data),
+            content => vec![(extent, content)],
+        });
+        for (extent, content) in contents {
             if let Some(journal) = &mut self.journal {
                 self.actions.extend(journal.records(extent, &content));
             }

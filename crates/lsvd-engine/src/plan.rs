@@ -4,9 +4,9 @@
 
 use bytes::Bytes;
 use lsvd_format::checkpoint::RegionIndex;
-use lsvd_format::{BLOCK_BYTES, BLOCK_LEN, BlockOrdinal, Extent};
+use lsvd_format::{BLOCK_BYTES, BlockOrdinal, Extent};
 
-use crate::content::{Buffered, Content};
+use crate::content::{Buffered, Content, ZERO_BLOCK};
 use crate::interval::IntervalMap;
 use crate::map::{Location, Mapping};
 use crate::objects::ObjectIndex;
@@ -181,7 +181,6 @@ pub(crate) fn block(
     prefix: &Prefix,
     block: lsvd_format::BlockIndex,
 ) -> BlockSource {
-    static ZERO_BLOCK: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
     match overlay.get(block) {
         Some(Buffered { content: Content::Data(bytes), .. }) => BlockSource::Known(bytes),
         Some(_) => BlockSource::Known(Bytes::from_static(&ZERO_BLOCK)),

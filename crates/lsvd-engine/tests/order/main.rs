@@ -376,3 +376,27 @@ fn the_largest_volume_can_be_trimmed_at_once() {
     assert_eq!(blocks, length_bytes / BLOCK_BYTES);
     header.encode(&mut Vec::new());
 }
+
+/// Blocks of zeroes that a client writes are entries without payload, and read back as allocated zeroes at once.
+#[test]
+fn blocks_of_zeroes_take_no_payload() {
+    let mut rig = Rig::new(|_| {});
+    let mut data = vec![0; 6 * 4096];
+    data[4096..2 * 4096].fill(7);
+    data[5 * 4096 + 4095] = 1;
+    let write = Request::Write { offset_bytes: 8 * BLOCK_BYTES, data: data.into(), fua: true };
+    rig.submit(write);
+    let [batch] = &rig.uploads[..] else { panic!("FUA uploads") };
+    let extent = Extent::new;
+    let expected = [
+        Entry::Zero { extent: extent(8, 1) },
+        Entry::Data { extent: extent(9, 1) },
+        Entry::Zero { extent: extent(10, 3) },
+        Entry::Data { extent: extent(13, 1) },
+    ];
+    assert_eq!(batch.header.entries, expected);
+    assert_eq!(batch.payload.iter().map(bytes::Bytes::len).sum::<usize>(), 2 * 4096);
+    assert_eq!(rig.engine.plan_read(10 * BLOCK_BYTES, BLOCK_BYTES).unwrap(), [PlanPiece::Zeroes(BLOCK_BYTES)]);
+    let status = rig.engine.status(8 * BLOCK_BYTES, BLOCK_BYTES).unwrap();
+    assert!(status[0].zero && !status[0].hole, "as it was written, it stays allocated");
+}
