@@ -3,12 +3,17 @@
 # that QEMU's NBD client has there. The arguments are who attaches (kernel, qemu), the file system, and what to do:
 #   fill    make it, copy $TREE onto it, sync, trim, say what it holds, and write and sync records until the power is cut
 #   churn   write and sync records on the one that is there until the power is cut
+#   again   check what is left, as below, mount it again, and write and sync records until the power is cut, while other
+#           files come and go that nobody syncs
 #   check   mount what is left, which recovers it, compare, unmount, and have it checked
 #   endure  make it, and write and sync records while the server comes and goes; nothing may fail
 set -euo pipefail
 client=$1 fs=$2 what=$3
 mnt=/mnt/lsvd
 mkdir -p "$mnt"
+# The records of this boot, and those of so many boots before, which must be there each time.
+records=records.${ROUND:-0}
+kept=5
 [ "$fs" = ext4 ] || modprobe "$fs"
 
 # The command fails and says these words.
@@ -53,6 +58,33 @@ sums() {
   (cd "$mnt/tree" && find . -type f -print0 | sort -z | xargs -0 sha256sum)
 }
 
+# Everything that was synced must be there, and the file system be sound.
+compare() {
+  local state pairs=()
+  mount "$DEVICE" "$mnt"
+  if [ -e "$OUT/sums" ]; then
+    sums | diff "$OUT/sums" - || { echo "LOST: files are not what was synced"; return 1; }
+  fi
+  for state in "$OUT"/records.*.json; do
+    pairs+=("$mnt/$(basename "$state" .json)" "$state")
+  done
+  /usr/bin/python3 "$GUEST/records.py" check "${pairs[@]}"
+  umount "$mnt"
+  verify
+}
+
+# Old records go, and what they were on is trimmed.
+forget() {
+  local old=records.$((ROUND - kept))
+  rm -f "$OUT/$old.json"
+  rm -rf "${mnt:?}/$old" "$mnt/noise"
+  fstrim "$mnt"
+}
+
+noise() {
+  while cp -r "$mnt/tree/copied" "$mnt/noise" && rm -r "$mnt/noise"; do :; done
+}
+
 case $client in
   kernel) attach ;;
   qemu) DEVICE=$(disk nbd) ;;
@@ -74,14 +106,14 @@ case $what in
   churn)
     mount "$DEVICE" "$mnt"
     ;;
-  check)
+  again)
+    compare
     mount "$DEVICE" "$mnt"
-    if [ -e "$OUT/sums" ]; then
-      sums | diff "$OUT/sums" - || { echo "LOST: files are not what was synced"; exit 1; }
-    fi
-    /usr/bin/python3 "$GUEST/records.py" check "$mnt" "$OUT/records.json"
-    umount "$mnt"
-    verify
+    forget
+    noise >/dev/null 2>&1 &
+    ;;
+  check)
+    compare
     ;;
   endure)
     make
@@ -93,12 +125,12 @@ case $what in
     ;;
 esac
 case $what in
-  fill | churn)
-    /usr/bin/python3 "$GUEST/records.py" write "$mnt" "$OUT/records.json"
+  fill | churn | again)
+    /usr/bin/python3 "$GUEST/records.py" write "$mnt/$records" "$OUT/$records.json"
     ;;
   endure)
-    /usr/bin/python3 "$GUEST/records.py" write "$mnt" "$OUT/records.json" --until "$OUT/enough"
-    /usr/bin/python3 "$GUEST/records.py" check "$mnt" "$OUT/records.json"
+    /usr/bin/python3 "$GUEST/records.py" write "$mnt/$records" "$OUT/$records.json" --until "$OUT/enough"
+    /usr/bin/python3 "$GUEST/records.py" check "$mnt/$records" "$OUT/$records.json"
     umount "$mnt"
     verify
     if dmesg | grep -iE 'I/O error|EXT4-fs error|aborted journal'; then

@@ -1,7 +1,7 @@
 """Guest: files whose every record was acknowledged by fsync before it was told of, and the check that they are all there.
 
     records.py write DIR STATE [--until FILE]   appends records and syncs each, until FILE is there or somebody ends it
-    records.py check DIR STATE                  fails unless every record that STATE tells of is there, as it was written
+    records.py check DIR STATE [DIR STATE]...   fails unless every record that STATE tells of is there, as it was written
 
 STATE is outside of the disk under test, and says the run's seed, so that files of an earlier run can not pass for these.
 """
@@ -34,6 +34,9 @@ def tell(file, seed, count, slowest):
 
 def write(directory, state, until):
     seed = random.SystemRandom().getrandbits(60)
+    os.mkdir(directory)
+    parent = os.open(os.path.dirname(directory), os.O_RDONLY)
+    os.fsync(parent)
     told = os.open(state, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     count, slowest = 0, 0.0
     names = os.open(directory, os.O_RDONLY)
@@ -68,20 +71,20 @@ def check(directory, state):
         offset += len(expected)
     print(f"{told['count']} records were acknowledged, {lost} are lost or changed")
     if lost or not told["count"]:
-        sys.exit(f"LOST: {lost} of {told['count']} records")
+        sys.exit(f"LOST: {lost} of {told['count']} records in {directory}")
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=["write", "check"])
-    parser.add_argument("directory")
-    parser.add_argument("state")
+    parser.add_argument("places", nargs="+")
     parser.add_argument("--until")
     args = parser.parse_args()
     if args.what == "write":
-        write(args.directory, args.state, args.until)
+        write(*args.places, args.until)
     else:
-        check(args.directory, args.state)
+        for directory, state in zip(args.places[::2], args.places[1::2]):
+            check(directory, state)
 
 
 main()

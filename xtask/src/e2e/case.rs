@@ -61,8 +61,8 @@ pub(super) struct World<'a> {
     pub(super) dir: PathBuf,
     /// How often the take-over case takes over.
     pub(super) takeovers: u32,
-    /// How many rounds a crash case has.
-    pub(super) rounds: u32,
+    /// How many rounds were asked for, if any were.
+    rounds: Option<u32>,
     /// Whether to look at as much as there is to see.
     pub(super) long: bool,
     /// Seed of the case's content.
@@ -75,6 +75,12 @@ impl World<'_> {
     /// The URL of the volume `name` of this case.
     pub(super) fn url(&self, name: &str) -> String {
         self.store.borrow().url(&format!("{}/{name}", self.name))
+    }
+
+    /// How many rounds a case that kills has, all its modes together: what was asked for, or else `usual`, and `long` where
+    /// all is to be seen.
+    pub(super) fn rounds(&self, usual: u32, long: u32) -> u32 {
+        self.rounds.unwrap_or(if self.long { long } else { usual })
     }
 
     /// The case's name.

@@ -2,6 +2,9 @@
 //!
 //! The daemon runs here, on a directory; a Debian kernel in a virtual machine attaches it by `lsvd attach`, or QEMU does. Both
 //! ends are killed, and what was synced must be there on the next boot.
+//!
+//! A round of a file system's case is one boot that writes and ends by a kill of the daemon and of the machine, and the next
+//! boot, in which everything must be there. With `--rounds` or `--long` the same file system goes through many.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +16,7 @@ use super::super::case::{Needs, TOOL_LIMIT, World};
 use super::super::daemon::Daemon;
 use super::super::vm::{Boot, HOST, Machine};
 use super::Entry;
+use crate::numbers::Numbers;
 use crate::shell;
 
 pub(super) const CASES: &[Entry] = &[
@@ -38,6 +42,12 @@ pub(super) const CASES: &[Entry] = &[
 const LIMIT: Duration = Duration::from_secs(180);
 /// Records that must be there before something is killed, and again between kills.
 const RECORDS: u64 = 40;
+/// Rounds of a file system's case: object mode alone, and with --long half of them in each mode.
+const USUAL_ROUNDS: u32 = 1;
+const LONG_ROUNDS: u32 = 100;
+/// From the last record that a round waits for to its first kill, at most, and from there to its second.
+const KILL_AFTER_MS: u64 = 800;
+const SECOND_KILL_AFTER_MS: u64 = 300;
 
 /// A server on loopback, and how guests are started on it.
 struct Stage<'a> {
@@ -47,6 +57,11 @@ struct Stage<'a> {
     client: &'static str,
     file_system: &'static str,
     connections: u32,
+    /// The volume, and with which flags it is served.
+    volume: String,
+    flags: Vec<String>,
+    /// Each round's records are its own.
+    round: u32,
 }
 
 impl<'a> Stage<'a> {
@@ -55,17 +70,20 @@ impl<'a> Stage<'a> {
         std::fs::create_dir_all(&out)?;
         // The sandbox's network is this run's alone, so a port that is free now stays so.
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        Ok(Self { world, out, port, client, file_system, connections: 1 })
+        let (volume, flags) = ("db1".to_owned(), Vec::new());
+        Ok(Self { world, out, port, client, file_system, connections: 1, volume, flags, round: 0 })
     }
 
     fn serve(&self) -> Result<Daemon> {
         let listen = format!("tcp:127.0.0.1:{}", self.port);
-        self.world.serve_with("db1", &["--listen", &listen])
+        let mut flags = vec!["--listen", listen.as_str()];
+        flags.extend(self.flags.iter().map(String::as_str));
+        self.world.serve_with(&self.volume, &flags)
     }
 
     fn boot(&self, what: &str) -> Result<Machine> {
         let arguments = [self.client, self.file_system, what].map(str::to_owned);
-        let uri = |host| format!("nbd://{host}:{}/db1", self.port);
+        let uri = |host| format!("nbd://{host}:{}/{}", self.port, self.volume);
         let tree = shell::root().join("crates");
         let here = uri("127.0.0.1");
         Machine::boot(&Boot {
@@ -78,6 +96,7 @@ impl<'a> Stage<'a> {
                 ("URI", uri(HOST)),
                 ("TREE", tree.display().to_string()),
                 ("CONNECTIONS", self.connections.to_string()),
+                ("ROUND", self.round.to_string()),
             ],
             lsvd: self.world.lsvd_path(),
             network: self.client == "kernel",
@@ -85,9 +104,14 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// How many records were acknowledged so far.
+    /// What this round's records say of themselves.
+    fn told(&self) -> PathBuf {
+        self.out.join(format!("records.{}.json", self.round))
+    }
+
+    /// How many records this round has acknowledged so far.
     fn records(&self) -> u64 {
-        let told = std::fs::read_to_string(self.out.join("records.json")).unwrap_or_default();
+        let told = std::fs::read_to_string(self.told()).unwrap_or_default();
         let told: serde_json::Value = serde_json::from_str(&told).unwrap_or_default();
         told["count"].as_u64().unwrap_or(0)
     }
@@ -118,19 +142,66 @@ fn btrfs(world: &World) -> Result<()> {
 }
 
 fn crash(world: &World, file_system: &'static str) -> Result<()> {
-    world.create("db1", "2G")?;
-    let stage = Stage::new(world, "kernel", file_system)?;
-    let daemon = stage.serve()?;
-    let mut machine = stage.boot("fill")?;
-    stage.wait_for_records(&mut machine, RECORDS)?;
-    daemon.kill();
-    machine.kill();
-    let files = std::fs::read_to_string(stage.out.join("sums"))?.lines().count();
-    ensure!(files > 100, "only {files} files were copied");
-    let daemon = stage.serve()?;
-    stage.boot("check")?.finish(LIMIT)?;
-    println!("  {file_system}: {files} files and {} records", stage.records());
-    daemon.close()
+    let rounds = world.rounds(USUAL_ROUNDS, LONG_ROUNDS);
+    let journal = world.dir.join("journal").display().to_string();
+    let journal = ["--flush", "journal", "--journal", &journal].map(str::to_owned);
+    for (mode, flags, rounds) in
+        [("object", &[][..], rounds.div_ceil(2)), ("journal", &journal[..], rounds / 2)]
+    {
+        if rounds == 0 {
+            continue;
+        }
+        let volume = format!("{file_system}-{mode}");
+        world.create(&volume, "2G")?;
+        let mut stage = Stage { volume, flags: flags.to_vec(), ..Stage::new(world, "kernel", file_system)? };
+        stage.crashes(rounds).with_context(|| format!("{mode}, round {} of {rounds}", stage.round))?;
+        std::fs::remove_dir_all(&stage.out)?;
+        world.discard(&stage.volume)?;
+    }
+    Ok(())
+}
+
+impl Stage<'_> {
+    /// A new file system, and so many times the end of both the daemon and the machine.
+    fn crashes(&mut self, rounds: u32) -> Result<()> {
+        let mut chance = Numbers::new(self.world.seed);
+        let mut daemon = self.serve()?;
+        let mut machine = self.boot("fill")?;
+        let mut records = 0;
+        loop {
+            self.wait_for_records(&mut machine, RECORDS)?;
+            std::thread::sleep(Duration::from_millis(chance.below(KILL_AFTER_MS)));
+            let between = Duration::from_millis(chance.below(SECOND_KILL_AFTER_MS));
+            // Whoever goes first leaves the other one without its peer, or with what it had not yet been asked to keep.
+            let daemon_first = chance.below(2) == 0;
+            if daemon_first {
+                daemon.kill_now();
+                std::thread::sleep(between);
+            }
+            machine.kill();
+            if !daemon_first {
+                std::thread::sleep(between);
+                daemon.kill_now();
+            }
+            let told = self.records();
+            records += told;
+            if rounds > 1 {
+                let first = if daemon_first { "daemon" } else { "machine" };
+                println!("  {}, round {}: {told} records, {first} killed first", self.volume, self.round + 1);
+            }
+            daemon = self.serve()?;
+            self.round += 1;
+            if self.round == rounds {
+                break;
+            }
+            machine = self.boot("again")?;
+        }
+        self.boot("check")?.finish(LIMIT)?;
+        let files = std::fs::read_to_string(self.out.join("sums"))?.lines().count();
+        ensure!(files > 100, "only {files} files were copied");
+        println!("  {}: {files} files and {records} records over {rounds} rounds, none lost", self.volume);
+        daemon.close()
+    }
 }
 
 fn restarts(world: &World) -> Result<()> {
@@ -158,7 +229,7 @@ fn endure(world: &World, client: &'static str) -> Result<()> {
     stage.wait_for_records(&mut machine, count)?;
     std::fs::write(stage.out.join("enough"), "")?;
     machine.finish(LIMIT)?;
-    println!("  {client}: {}", std::fs::read_to_string(stage.out.join("records.json"))?.trim());
+    println!("  {client}: {}", std::fs::read_to_string(stage.told())?.trim());
     daemon.close()
 }
 

@@ -7,6 +7,7 @@ mod clients;
 mod crash;
 mod damage;
 mod database;
+mod disk;
 mod doctor;
 mod input;
 mod journal;
