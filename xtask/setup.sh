@@ -30,6 +30,7 @@ setpriv:util-linux
 faketime:faketime
 shellcheck:shellcheck
 psql:postgresql-client
+borg:borgbackup
 busybox:busybox-static
 modprobe:kmod
 xz:xz-utils

@@ -3,6 +3,7 @@
 //! Each case makes volumes of its own, and leaves the store as a case after it needs it: running.
 
 mod adoption;
+mod backup;
 mod clients;
 mod crash;
 mod damage;
@@ -29,6 +30,7 @@ pub(super) fn all() -> Vec<Case> {
         clients::CASES,
         recovery::CASES,
         database::CASES,
+        backup::CASES,
         takeover::CASES,
         crash::CASES,
         journal::CASES,
