@@ -9,9 +9,8 @@ mod plot;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use crate::e2e::{self, Daemon, Lab, Serve};
+use crate::e2e::{self, Daemon, Lab, LabServer, Serve};
 use crate::{setup, shell};
 
 /// `cargo xtask outage`
@@ -99,7 +98,7 @@ pub(crate) fn run(args: &Outage) -> Result<()> {
     }
     std::fs::create_dir_all(&dir)?;
     let dir = dir.canonicalize()?;
-    let store = Running::start(&labstore)?;
+    let store = LabServer::start(&labstore)?;
     let daemon = serve(args, &lsvd, &dir, &store)?;
     let samples = measure(args, &dir, &store.lab(), &daemon)?;
     steady(&dir, &["check", daemon.uri(), "state.json"]).context("what the living daemon has")?;
@@ -125,11 +124,11 @@ pub(crate) fn run(args: &Outage) -> Result<()> {
     Ok(())
 }
 
-fn serve(args: &Outage, lsvd: &Path, dir: &Path, store: &Running) -> Result<Daemon> {
+fn serve(args: &Outage, lsvd: &Path, dir: &Path, store: &LabServer) -> Result<Daemon> {
     let mut command = Command::new(lsvd);
     command.current_dir(dir).env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", dir);
     command.env("AWS_ACCESS_KEY_ID", "lab").env("AWS_SECRET_ACCESS_KEY", "lab-does-not-look");
-    let endpoint = format!("http://{}", store.address);
+    let endpoint = store.endpoint();
     let journal = dir.join("journals");
     let mut flags = vec!["--create", "1G", "--allow-http", "--endpoint", endpoint.as_str()];
     flags.extend(["--stats-interval", "1s", "--log-format", "json"]);
@@ -291,36 +290,6 @@ fn script(dir: &Path) -> Command {
 
 fn steady(dir: &Path, arguments: &[&str]) -> Result<()> {
     shell::output_ok(script(dir).args(arguments), Duration::from_secs(300)).map(|_| ())
-}
-
-/// A lab store that runs until it is dropped.
-struct Running {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Running {
-    fn start(program: &Path) -> Result<Self> {
-        let mut command = Command::new(program);
-        command.args(["--bucket", "lab"]).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().context("cannot start the lab store")?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("stdout was piped")?).read_line(&mut line)?;
-        let address = line.trim().trim_start_matches("http://").parse();
-        let address = address.with_context(|| format!("the lab store said '{}'", line.trim()))?;
-        Ok(Self { child, address })
-    }
-
-    fn lab(&self) -> Lab {
-        Lab::new(self.address)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[cfg(test)]

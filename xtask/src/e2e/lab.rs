@@ -1,10 +1,12 @@
-//! The lab store's controls: faults, line and counters of the one that a run has started.
+//! The lab store's controls: faults, line and counters of the one that a run has started; and one for who needs no other store.
 //!
 //! Knows the lab store's requests below `/_lab/` (see crates/lsvd-labstore) and as much HTTP as they take. Faults strike
 //! no request of this room.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -92,5 +94,42 @@ impl Lab {
     /// Forgets all objects.
     pub(super) fn empty(&self) -> Result<()> {
         self.ask("DELETE", "objects", "").map(|_| ())
+    }
+}
+
+/// A lab store that runs until it is dropped.
+#[derive(Debug)]
+pub(crate) struct LabServer {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl LabServer {
+    /// Starts `program`, with the bucket "lab".
+    pub(crate) fn start(program: &Path) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.args(["--bucket", "lab"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("cannot start the lab store")?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().context("stdout was piped")?).read_line(&mut line)?;
+        let address = line.trim().trim_start_matches("http://").parse();
+        let address = address.with_context(|| format!("the lab store said '{}'", line.trim()))?;
+        Ok(Self { child, address })
+    }
+
+    /// Where it is to be found.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn lab(&self) -> Lab {
+        Lab::new(self.address)
+    }
+}
+
+impl Drop for LabServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

@@ -26,7 +26,8 @@ use rustix::process::geteuid;
 use crate::{setup, shell};
 
 pub(crate) use daemon::{Daemon, Serve};
-pub(crate) use lab::Lab;
+pub(crate) use lab::{Lab, LabServer};
+pub(crate) use mount::{Attached, lacking as lacking_mounts};
 pub(crate) use store::StoreKind;
 
 /// The whole run: a run that takes longer has hung somewhere.

@@ -15,7 +15,7 @@ use crate::shell;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// What this machine lacks for mounts, if anything.
-pub(super) fn lacking() -> Option<&'static str> {
+pub(crate) fn lacking() -> Option<&'static str> {
     if !geteuid().is_root() {
         Some("mounting needs root")
     } else if !Path::new("/dev/fuse").exists() {
@@ -29,16 +29,16 @@ pub(super) fn lacking() -> Option<&'static str> {
 
 /// An export as a block device of this host.
 #[derive(Debug)]
-pub(super) struct Attached {
-    fuse: PathBuf,
-    nbdfuse: Child,
+pub(crate) struct Attached {
+    /// Who shows the export as a file, and where it is mounted.
+    nbdfuse: Option<(PathBuf, Child)>,
     device: String,
     mounted: Option<PathBuf>,
 }
 
 impl Attached {
     /// Attaches the export at `uri`, with its mount points below `dir`.
-    pub(super) fn new(uri: &str, dir: &Path) -> Result<Self> {
+    pub(crate) fn new(uri: &str, dir: &Path) -> Result<Self> {
         let fuse = dir.join("fuse");
         std::fs::create_dir_all(&fuse)?;
         let file = fuse.join("nbd");
@@ -48,23 +48,25 @@ impl Attached {
             .stdin(Stdio::null())
             .spawn()
             .context("cannot start nbdfuse")?;
-        let mut attached = Self { fuse, nbdfuse, device: String::new(), mounted: None };
+        let mut attached = Self { nbdfuse: Some((fuse, nbdfuse)), device: String::new(), mounted: None };
         let appears = || file.metadata().is_ok_and(|metadata| metadata.len() > 0);
         shell::wait_until("nbdfuse shows the export", LIMIT, appears)?;
-        let mut losetup = Command::new("losetup");
-        losetup.args(["--find", "--show", "--direct-io=on"]).arg(&file);
-        attached.device = shell::output_ok(&mut losetup, LIMIT)?.stdout.trim().to_owned();
-        ensure!(attached.device.starts_with("/dev/loop"), "losetup said '{}'", attached.device);
+        attached.device = loop_device(&file)?;
         Ok(attached)
     }
 
+    /// A file of this machine's own disk in place of an export, to compare with.
+    pub(crate) fn file(file: &Path) -> Result<Self> {
+        Ok(Self { nbdfuse: None, device: loop_device(file)?, mounted: None })
+    }
+
     /// The block device.
-    pub(super) fn device(&self) -> &str {
+    pub(crate) fn device(&self) -> &str {
         &self.device
     }
 
     /// Mounts its file system at `path`; the file system's own recovery runs here.
-    pub(super) fn mount(&mut self, path: &Path) -> Result<()> {
+    pub(crate) fn mount(&mut self, path: &Path) -> Result<()> {
         std::fs::create_dir_all(path)?;
         shell::output_ok(Command::new("mount").arg(&self.device).arg(path), LIMIT)?;
         self.mounted = Some(path.to_path_buf());
@@ -72,7 +74,7 @@ impl Attached {
     }
 
     /// Unmounts the file system, which must work.
-    pub(super) fn unmount(&mut self) -> Result<()> {
+    pub(crate) fn unmount(&mut self) -> Result<()> {
         if let Some(path) = &self.mounted {
             shell::output_ok(Command::new("umount").arg(path), LIMIT)?;
         }
@@ -91,7 +93,7 @@ impl Attached {
         if !self.device.is_empty() {
             let _ = shell::output(Command::new("losetup").args(["--detach", &self.device]), LIMIT);
         }
-        let fuse = self.fuse.clone();
+        let Some((fuse, mut nbdfuse)) = self.nbdfuse.take() else { return };
         let unmount = |lazy: &[&str]| {
             let mut command = Command::new("umount");
             shell::output(command.args(lazy).arg(&fuse), LIMIT).is_ok_and(|output| output.status.success())
@@ -99,9 +101,9 @@ impl Attached {
         if !unmount(&[]) {
             unmount(&["--lazy"]);
         }
-        if !matches!(shell::wait(&mut self.nbdfuse, Duration::from_secs(10)), Ok(Some(_))) {
-            let _ = self.nbdfuse.kill();
-            let _ = self.nbdfuse.wait();
+        if !matches!(shell::wait(&mut nbdfuse, Duration::from_secs(10)), Ok(Some(_))) {
+            let _ = nbdfuse.kill();
+            let _ = nbdfuse.wait();
         }
     }
 }
@@ -110,4 +112,13 @@ impl Drop for Attached {
     fn drop(&mut self) {
         self.detach();
     }
+}
+
+/// A loop device on `file`, past this machine's page cache.
+fn loop_device(file: &Path) -> Result<String> {
+    let mut losetup = Command::new("losetup");
+    losetup.args(["--find", "--show", "--direct-io=on"]).arg(file);
+    let device = shell::output_ok(&mut losetup, LIMIT)?.stdout.trim().to_owned();
+    ensure!(device.starts_with("/dev/loop"), "losetup said '{device}'");
+    Ok(device)
 }

@@ -1,9 +1,13 @@
 //! `cargo xtask bench`: lsvd beside `nbdkit memory` on the same machine in the same run, as a table for
 //! docs/performance.md.
 //!
+//! Databases beside the local disk are in `databases`.
+//!
 //! Knows fio's JSON and nothing of what it measures. Invariants: 1. targets take turns within each round, so that what
 //! else the machine does meets all of them; 2. what is printed is a median, with the spread beside it; 3. every target
 //! does the same work on a fresh volume: a sequential fill, then reads, then random writes, then random reads.
+
+mod databases;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +21,10 @@ use crate::{setup, shell};
 
 /// `cargo xtask bench`
 #[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Bench {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// How often everything is measured
     #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: u32,
@@ -30,6 +37,13 @@ pub(crate) struct Bench {
     /// Only targets whose names contain this
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+}
+
+/// What else is measured.
+#[derive(clap::Subcommand, Debug)]
+enum Other {
+    /// PostgreSQL and SQLite on a volume, beside the local disk
+    Databases(databases::Databases),
 }
 
 /// What one measurement may take.
@@ -94,6 +108,9 @@ const TARGETS: &[&str] = &["nbdkit memory", "lsvd, bucket in memory", "lsvd, buc
 
 /// Measures and prints the table.
 pub(crate) fn run(args: &Bench) -> Result<()> {
+    if let Some(Other::Databases(args)) = &args.other {
+        return databases::run(args);
+    }
     setup::install()?;
     let lsvd = match &args.lsvd {
         Some(path) => path.canonicalize().with_context(|| format!("no daemon at {}", path.display()))?,
