@@ -15,7 +15,7 @@ use object_store::{
     GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
 
-use crate::classify::{self, AbsenceRule, Answer, Failure, FailureKind};
+use crate::classify::{self, Answer, Failure, FailureKind, Protocol};
 use crate::error::{Error, Site, Verb};
 use crate::pace::Pace;
 use crate::pulse::{Pulse, Watch};
@@ -63,7 +63,7 @@ pub struct Listed {
 /// What is known of a store apart from the trait that it implements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Traits {
-    pub(crate) absence: AbsenceRule,
+    pub(crate) protocol: Protocol,
     /// Listings come in ascending order, so that one that broke off can go on after the last name.
     pub(crate) lists_in_order: bool,
     /// Its credentials may be renewed while they are in use.
@@ -120,7 +120,7 @@ impl Bucket {
     pub fn from_store(store: Arc<dyn ObjectStore>, prefix: &str, label: &str) -> Bucket {
         // What can not be in a path is encoded, so that no prefix is refused.
         let prefix = Path::parse(prefix).unwrap_or_else(|_| Path::from(prefix));
-        let traits = Traits { absence: AbsenceRule::Kind, lists_in_order: false, renewable: false };
+        let traits = Traits { protocol: Protocol::Embedded, lists_in_order: false, renewable: false };
         Bucket::assemble(store, traits, prefix, label)
     }
 
@@ -412,7 +412,7 @@ impl Bucket {
         verb: Verb,
         request: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T, Answer> {
-        request.await.map_err(|error| classify::answer(verb, self.traits.absence, &error))
+        request.await.map_err(|error| classify::answer(verb, self.traits.protocol, &error))
     }
 
     fn begin(&self, verb: Verb, name: &str) -> Result<(Path, Attempts<'_>), Error> {

@@ -68,13 +68,32 @@ pub(crate) enum Answer {
     Failed(Failure),
 }
 
-/// How a store says that an object is absent.
+/// How a store is spoken to, which says how it tells of an absence, and what to check when it refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AbsenceRule {
-    /// By the error's kind: a store that is not reached through a network that might answer in its place.
-    Kind,
-    /// By a 404 whose body names the missing key. A proxy's, a load balancer's or a wrong endpoint's 404 does not.
-    KeyNamed,
+pub(crate) enum Protocol {
+    /// Not through a network that might answer in its place: what it says is absent is absent. The others' absences are a
+    /// 404 whose body names the missing key: a proxy's, a load balancer's or a wrong endpoint's does not.
+    Embedded,
+    S3,
+    Azure,
+    Google,
+}
+
+impl Protocol {
+    /// What to check when credentials are refused and nothing more is said.
+    fn check(self) -> &'static str {
+        match self {
+            Self::Embedded => "check the credentials and that they grant this right",
+            Self::S3 => "check the credentials (AWS_ACCESS_KEY_ID) and that they grant this right",
+            Self::Azure => {
+                "check AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or the token or identity, that they \
+                 grant this right, and this host's clock"
+            }
+            Self::Google => {
+                "check the account (GOOGLE_SERVICE_ACCOUNT, GOOGLE_APPLICATION_CREDENTIALS) and that it has this right"
+            }
+        }
+    }
 }
 
 /// Codes by which stores say that the object, and nothing else, is missing.
@@ -92,12 +111,12 @@ const CODES_EXPIRED: [&str; 4] =
 const CODES_TRANSIENT: [&str; 4] = ["RequestTimeout", "InternalError", "OperationAborted", "IncompleteBody"];
 
 /// Sorts an error of `object_store`.
-pub(crate) fn answer(verb: Verb, rule: AbsenceRule, error: &object_store::Error) -> Answer {
+pub(crate) fn answer(verb: Verb, protocol: Protocol, error: &object_store::Error) -> Answer {
     if let Some(gone) = find::<DirectoryError>(error) {
         return Answer::Failed(directory_failure(gone));
     }
     if let Some(busy) = find::<Busy>(error) {
-        return match Reply::new(busy.status, &busy.body).answer(verb) {
+        return match Reply::new(busy.status, &busy.body).answer(verb, protocol) {
             Answer::Failed(failure) => {
                 Answer::Failed(Failure { retry_after: Some(busy.retry_after), ..failure })
             }
@@ -105,10 +124,10 @@ pub(crate) fn answer(verb: Verb, rule: AbsenceRule, error: &object_store::Error)
         };
     }
     if let Some(reply) = Reply::find(error) {
-        return reply.answer(verb);
+        return reply.answer(verb, protocol);
     }
     match error {
-        object_store::Error::NotFound { .. } if rule == AbsenceRule::Kind => Answer::Absent,
+        object_store::Error::NotFound { .. } if protocol == Protocol::Embedded => Answer::Absent,
         // Azure's objects are deleted in batches, whose parts have no body to name the key; a missing container fails
         // the batch itself.
         object_store::Error::NotFound { .. } if verb == Verb::Delete => Answer::Absent,
@@ -240,17 +259,17 @@ impl Reply {
         Reply { status, code: scrub::words(code), message: scrub::words(message) }
     }
 
-    fn answer(self, verb: Verb) -> Answer {
+    fn answer(self, verb: Verb, protocol: Protocol) -> Answer {
         let is = |codes: &[&str]| codes.contains(&self.code.as_str());
         let told = self.to_string();
         if is(&CODES_BUCKET_MISSING) {
             return failed(FailureKind::NotFound, format!("the bucket does not exist ({told})"));
         }
         if is(&CODES_EXPIRED) {
-            return failed(FailureKind::Expired, self.denied(verb));
+            return failed(FailureKind::Expired, self.denied(verb, protocol));
         }
         if is(&CODES_DENIED) || matches!(self.status, 401 | 403 | 407) {
-            return failed(FailureKind::Denied, self.denied(verb));
+            return failed(FailureKind::Denied, self.denied(verb, protocol));
         }
         match self.status {
             404 if is(&CODES_KEY_MISSING) => Answer::Absent,
@@ -277,7 +296,7 @@ impl Reply {
     }
 
     /// What to check when a store refuses, by what it said.
-    fn denied(&self, verb: Verb) -> String {
+    fn denied(&self, verb: Verb, protocol: Protocol) -> String {
         let hint = match self.code.as_str() {
             "RequestTimeTooSkewed" | "RequestExpired" => {
                 return format!("{self}: the clocks differ; this host's says {}", utc(SystemTime::now()));
@@ -287,8 +306,7 @@ impl Reply {
             "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
                 "the session token is no longer good: get new credentials"
             }
-            "AuthenticationFailed" => "check AZURE_STORAGE_ACCOUNT_KEY, or the token, and this host's clock",
-            _ => "check the credentials (AWS_ACCESS_KEY_ID) and that they grant this right",
+            _ => protocol.check(),
         };
         format!("{self} for {verb}; {hint}")
     }

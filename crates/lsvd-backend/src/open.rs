@@ -12,7 +12,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 
 use crate::bucket::{Bucket, Traits};
-use crate::classify::{AbsenceRule, Failure, FailureKind, directory_failure};
+use crate::classify::{Failure, FailureKind, Protocol, directory_failure};
 use crate::cloud::{azure, google, s3};
 use crate::directory::{Directory, DirectoryError};
 use crate::environment::Environment;
@@ -69,16 +69,14 @@ impl Bucket {
         let label = url.to_string();
         let label = label.trim_end_matches('/');
         let open = match url.scheme() {
-            Scheme::File => directory(url, options).map(|(store, absence)| (store, absence, false)),
-            Scheme::Memory => Ok((memory(url.bucket()) as _, AbsenceRule::Kind, false)),
-            Scheme::S3 => {
-                s3::open(url, options).map(|(store, renewable)| (store, AbsenceRule::KeyNamed, renewable))
-            }
-            Scheme::Azure => azure::open(url, options).map(|store| (store, AbsenceRule::KeyNamed, false)),
-            Scheme::Google => google::open(url, options).map(|store| (store, AbsenceRule::KeyNamed, false)),
+            Scheme::File => directory(url, options).map(|store| (store, Protocol::Embedded, false)),
+            Scheme::Memory => Ok((memory(url.bucket()) as _, Protocol::Embedded, false)),
+            Scheme::S3 => s3::open(url, options).map(|(store, renewable)| (store, Protocol::S3, renewable)),
+            Scheme::Azure => azure::open(url, options).map(|store| (store, Protocol::Azure, false)),
+            Scheme::Google => google::open(url, options).map(|store| (store, Protocol::Google, false)),
         };
         let at = || Site { store: Arc::from(label), verb: Verb::Open, object: String::new() };
-        let (store, absence, renewable): (Arc<dyn ObjectStore>, _, _) =
+        let (store, protocol, renewable): (Arc<dyn ObjectStore>, _, _) =
             open.map_err(|failure| failure.into_error(at()))?;
         let prefix = match url.scheme() {
             Scheme::File => Path::default(),
@@ -86,7 +84,7 @@ impl Bucket {
                 Failure::new(FailureKind::Misconfigured, error.to_string()).into_error(at())
             })?,
         };
-        let traits = Traits { absence, lists_in_order: true, renewable };
+        let traits = Traits { protocol, lists_in_order: true, renewable };
         Ok(Bucket::assemble(store, traits, prefix, label))
     }
 }
@@ -96,13 +94,10 @@ fn memory(name: &str) -> Arc<InMemory> {
     stores.entry(name.to_owned()).or_default().clone()
 }
 
-fn directory(
-    url: &BucketUrl,
-    options: &StoreOptions,
-) -> Result<(Arc<dyn ObjectStore>, AbsenceRule), Failure> {
+fn directory(url: &BucketUrl, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>, Failure> {
     let path = format!("/{}", url.path());
     match Directory::open(FsPath::new(&path), options.create_root) {
-        Ok(directory) => Ok((Arc::new(directory), AbsenceRule::Kind)),
+        Ok(directory) => Ok(Arc::new(directory)),
         Err(DirectoryError::Gone { path }) => {
             let detail = format!("the directory '{}' does not exist", path.display());
             Err(Failure::new(FailureKind::NotFound, detail))

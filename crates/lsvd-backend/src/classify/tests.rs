@@ -10,7 +10,7 @@ fn http(status: &str, body: &str) -> object_store::Error {
 }
 
 fn failure(verb: Verb, status: &str, body: &str) -> Failure {
-    match answer(verb, AbsenceRule::KeyNamed, &http(status, body)) {
+    match answer(verb, Protocol::S3, &http(status, body)) {
         Answer::Failed(failure) => failure,
         other => panic!("{status} {body}: {other:?}"),
     }
@@ -23,7 +23,7 @@ fn xml(code: &str, message: &str) -> String {
 /// Rule 4: a 404 is an absence only where it names the missing key.
 #[test]
 fn only_a_named_key_is_absent() {
-    let sorted = |body: &str| answer(Verb::Get, AbsenceRule::KeyNamed, &http("404 Not Found", body));
+    let sorted = |body: &str| answer(Verb::Get, Protocol::S3, &http("404 Not Found", body));
     assert_eq!(sorted(&xml("NoSuchKey", "gone")), Answer::Absent);
     assert_eq!(sorted(&xml("BlobNotFound", "gone")), Answer::Absent);
     for body in ["", "<html>404 page not found</html>", "not found", &xml("NoSuchUpload", "x")] {
@@ -35,15 +35,15 @@ fn only_a_named_key_is_absent() {
         assert_eq!(failure(Verb::Get, "404 Not Found", &xml(code, "x")).kind, FailureKind::NotFound);
     }
     let unexplained = object_store::Error::NotFound { path: "x".into(), source: "?".into() };
-    assert_eq!(answer(Verb::Get, AbsenceRule::Kind, &unexplained), Answer::Absent);
-    assert!(matches!(answer(Verb::Get, AbsenceRule::KeyNamed, &unexplained), Answer::Failed(_)));
+    assert_eq!(answer(Verb::Get, Protocol::Embedded, &unexplained), Answer::Absent);
+    assert!(matches!(answer(Verb::Get, Protocol::S3, &unexplained), Answer::Failed(_)));
 }
 
 /// Rule 2: a PUT that collides, or may be about to, is "exists".
 #[test]
 fn collisions_of_a_put_are_exists() {
     for status in ["409 Conflict", "412 Precondition Failed", "304 Not Modified"] {
-        assert_eq!(answer(Verb::Put, AbsenceRule::KeyNamed, &http(status, "")), Answer::Exists, "{status}");
+        assert_eq!(answer(Verb::Put, Protocol::S3, &http(status, "")), Answer::Exists, "{status}");
     }
     assert_eq!(failure(Verb::Delete, "409 Conflict", "").kind, FailureKind::Unavailable);
 }
@@ -90,7 +90,7 @@ fn refusals_say_what_to_check() {
 fn an_error_in_a_good_answer_is_an_error() {
     let text = format!("Server returned error response: {}", xml("SlowDown", "later"));
     let error = object_store::Error::Generic { store: "S3", source: text.into() };
-    let Answer::Failed(failure) = answer(Verb::Put, AbsenceRule::KeyNamed, &error) else { panic!() };
+    let Answer::Failed(failure) = answer(Verb::Put, Protocol::S3, &error) else { panic!() };
     assert_eq!(failure.kind, FailureKind::Overloaded);
     assert!(failure.detail.contains("SlowDown"), "{}", failure.detail);
 }
@@ -105,7 +105,7 @@ fn disks_fail_by_their_kind() {
         (ErrorKind::Other, FailureKind::Unavailable),
     ] {
         let error = object_store::Error::Generic { store: "x", source: Box::new(std::io::Error::from(io)) };
-        let Answer::Failed(failure) = answer(Verb::Get, AbsenceRule::Kind, &error) else { panic!() };
+        let Answer::Failed(failure) = answer(Verb::Get, Protocol::Embedded, &error) else { panic!() };
         assert_eq!(failure.kind, kind, "{io}");
     }
 }
@@ -119,5 +119,25 @@ fn times_are_told_in_utc() {
         (4_107_542_400, "2100-03-01T00:00:00Z"),
     ] {
         assert_eq!(utc(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+    }
+}
+
+/// Found on Azurite: a refused account's key was said to be AWS_ACCESS_KEY_ID.
+#[test]
+fn a_refusal_names_the_variables_of_its_own_protocol() {
+    for (protocol, names, others) in [
+        (Protocol::S3, "AWS_ACCESS_KEY_ID", ["AZURE_", "GOOGLE_"]),
+        (Protocol::Azure, "AZURE_STORAGE_ACCOUNT_KEY", ["AWS_", "GOOGLE_"]),
+        (Protocol::Google, "GOOGLE_SERVICE_ACCOUNT", ["AWS_", "AZURE_"]),
+    ] {
+        for (status, code) in
+            [("403 Forbidden", "AuthorizationFailure"), ("403 Forbidden", ""), ("401 Unauthorized", "")]
+        {
+            let refused = answer(Verb::List, protocol, &http(status, &xml(code, "no")));
+            let Answer::Failed(failure) = refused else { panic!("{refused:?}") };
+            assert_eq!(failure.kind, FailureKind::Denied);
+            assert!(failure.detail.contains(names), "{}", failure.detail);
+            assert!(!others.iter().any(|other| failure.detail.contains(other)), "{}", failure.detail);
+        }
     }
 }

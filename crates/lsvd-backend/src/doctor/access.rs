@@ -10,6 +10,7 @@ use object_store::PutPayload;
 use super::{Check, Examination, Stopped, Verdict};
 use crate::cloud::ask::{Answered, S3Bucket};
 use crate::error::Error;
+use crate::url::Scheme;
 
 /// How far clocks may be apart before it is a warning: beyond it times in names and logs mislead people.
 const SKEW_WARNED: Duration = Duration::from_secs(60);
@@ -31,6 +32,35 @@ const CODES_CREDENTIALS: [&str; 8] = [
     "RequestExpired",
     "InvalidClientTokenId",
 ];
+
+/// What a right is called, store by store: AWS' actions, the letters of a SAS with the role, Google's permissions.
+#[derive(Clone, Copy)]
+struct Right {
+    s3: &'static str,
+    azure: &'static str,
+    google: &'static str,
+}
+
+const LIST: Right = Right {
+    s3: "s3:ListBucket",
+    azure: "list (l in a SAS; Storage Blob Data Contributor has it)",
+    google: "storage.objects.list",
+};
+const CREATE: Right = Right {
+    s3: "s3:PutObject",
+    azure: "create and write (cw in a SAS; Storage Blob Data Contributor has them)",
+    google: "storage.objects.create",
+};
+const READ: Right = Right {
+    s3: "s3:GetObject",
+    azure: "read (r in a SAS; Storage Blob Data Contributor has it)",
+    google: "storage.objects.get",
+};
+const DELETE: Right = Right {
+    s3: "s3:DeleteObject",
+    azure: "delete (d in a SAS; Storage Blob Data Contributor has it)",
+    google: "storage.objects.delete",
+};
 
 const OBJECT: &[u8] = b"made by lsvd doctor, and removed by it";
 
@@ -207,11 +237,7 @@ impl Examination {
             }
             Err(error @ Error::Denied { .. }) => {
                 self.good(Check::Bucket, format!("answered{took}"));
-                fault(
-                    Check::MayList,
-                    error,
-                    "grant s3:ListBucket on the bucket (Azure: list; Google: storage.objects.list)",
-                );
+                fault(Check::MayList, error, &self.grant_list(""));
                 Ok(())
             }
             Err(error @ Error::Misconfigured { .. }) => {
@@ -260,7 +286,7 @@ impl Examination {
         let name = self.name("right");
         let created = self.bucket.create(&name, PutPayload::from_static(OBJECT)).await;
         let outcome = created.map(|_| ());
-        self.right(Check::MayCreate, &outcome, "s3:PutObject");
+        self.right(Check::MayCreate, &outcome, CREATE);
         if silent && matches!(outcome, Err(Error::Unavailable { .. })) {
             return Err(Stopped);
         }
@@ -279,12 +305,12 @@ impl Examination {
                         advice,
                     );
                 }
-                Err(error) => self.right(Check::MayRead, &Err(error), "s3:GetObject"),
+                Err(error) => self.right(Check::MayRead, &Err(error), READ),
             }
         }
         self.absence().await;
         let removed = self.bucket.delete(&name).await;
-        self.right(Check::MayDelete, &removed, "s3:DeleteObject");
+        self.right(Check::MayDelete, &removed, DELETE);
         Ok(())
     }
 
@@ -301,8 +327,12 @@ impl Examination {
                 );
             }
             Err(error @ Error::Denied { .. }) => {
-                let advice = "AWS says 403 for what is not there to whoever may not list: grant s3:ListBucket, without \
-                              a condition that a GET can not meet";
+                let advice = match self.scheme {
+                    Some(Scheme::Azure | Scheme::Google) => self.grant_list("a GET of what is not there is refused: "),
+                    _ => "AWS says 403 for what is not there to whoever may not list: grant s3:ListBucket, without a \
+                          condition that a GET can not meet"
+                        .to_owned(),
+                };
                 self.tell(check, Verdict::Fault, error.detail(), advice);
             }
             Err(error) => {
@@ -313,13 +343,28 @@ impl Examination {
         }
     }
 
-    fn right(&self, check: Check, outcome: &Result<(), Error>, right: &str) {
+    fn grant_list(&self, before: &str) -> String {
+        match self.scheme {
+            Some(Scheme::Azure) => format!("{before}grant {} on the container", LIST.azure),
+            Some(Scheme::Google) => format!("{before}grant {} on the bucket", LIST.google),
+            Some(Scheme::File) => format!("{before}check owner and mode of the directory"),
+            _ => format!("{before}grant {} on the bucket", LIST.s3),
+        }
+    }
+
+    fn right(&self, check: Check, outcome: &Result<(), Error>, right: Right) {
         match outcome {
             Ok(()) => self.good(check, "done"),
             Err(error @ Error::Denied { .. }) => {
-                let advice = format!(
-                    "grant {right} on what is below the prefix (`lsvd create` prints the whole policy)"
-                );
+                let advice = match self.scheme {
+                    Some(Scheme::Azure) => format!("grant {} on the container", right.azure),
+                    Some(Scheme::Google) => format!("grant {} on the bucket", right.google),
+                    Some(Scheme::File) => "check owner and mode of the directory".to_owned(),
+                    _ => format!(
+                        "grant {} on what is below the prefix (`lsvd create` prints the whole policy)",
+                        right.s3
+                    ),
+                };
                 self.tell(check, Verdict::Fault, error.detail(), advice);
             }
             Err(error @ Error::Full { .. }) => {

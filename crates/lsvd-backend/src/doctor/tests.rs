@@ -17,9 +17,14 @@ use object_store::{
 
 use super::*;
 use crate::cloud::tests::{canned, told, url, with_keys};
+use crate::environment::Environment;
 
 fn at(endpoint: &str) -> Examination {
-    let options = StoreOptions { endpoint: Some(endpoint.into()), allow_http: true, ..with_keys(&[]) };
+    by("s3://bucket/prefix/db1", with_keys(&[]), endpoint)
+}
+
+fn by(place: &str, keys: StoreOptions, endpoint: &str) -> Examination {
+    let options = StoreOptions { endpoint: Some(endpoint.into()), allow_http: true, ..keys };
     let soon = RetryPolicy {
         attempt_timeout: Duration::from_secs(5),
         total_limit: Duration::from_millis(300),
@@ -27,7 +32,7 @@ fn at(endpoint: &str) -> Examination {
         backoff_max: Duration::from_millis(20),
         ..RetryPolicy::default()
     };
-    Examination::open(&url("s3://bucket/prefix/db1"), &options, soon, "probe").unwrap()
+    Examination::open(&url(place), &options, soon, "probe").unwrap()
 }
 
 #[track_caller]
@@ -83,6 +88,34 @@ async fn refused_credentials_are_told_from_missing_rights() {
     // Rule 4: what may not be read is unknown, and neither on nor off.
     check(&report, Check::Versioning, Verdict::Unknown, "403", "s3:GetBucketVersioning");
     check(&report, Check::ObjectLock, Verdict::Unknown, "403", "s3:GetBucketObjectLockConfiguration");
+}
+
+/// Found on Azurite: what was missing there was called by the name that AWS has for it.
+#[tokio::test]
+async fn missing_rights_are_called_as_the_store_calls_them() {
+    let keys = |pairs: &[(&str, &str)]| StoreOptions {
+        environment: Environment::from_pairs(pairs.iter().copied()),
+        ..StoreOptions::default()
+    };
+    let azure = keys(&[("AZURE_STORAGE_ACCOUNT_NAME", "a"), ("AZURE_STORAGE_ACCOUNT_KEY", "a2V5")]);
+    let google = keys(&[("GOOGLE_BEARER_TOKEN", "token")]);
+    for (place, keys, [list, create, delete]) in [
+        ("az://bucket/db1", azure, ["list (l in", "create and write (cw", "delete (d in"]),
+        (
+            "gs://bucket/db1",
+            google,
+            ["storage.objects.list", "storage.objects.create", "storage.objects.delete"],
+        ),
+    ] {
+        let refused = told("403 Forbidden", "AuthorizationPermissionMismatch");
+        let report = by(place, keys, &canned(&[&refused]).0).run().await;
+        check(&report, Check::MayList, Verdict::Fault, "AuthorizationPermissionMismatch", list);
+        check(&report, Check::MayCreate, Verdict::Fault, "403", create);
+        check(&report, Check::MayLearnAbsence, Verdict::Fault, "403", list);
+        check(&report, Check::MayDelete, Verdict::Fault, "403", delete);
+        let all = format!("{report:?}");
+        assert!(!all.contains("s3:") && !all.contains("AWS"), "{all}");
+    }
 }
 
 /// What a bucket with a default retention wants of a PUT is told by name.
