@@ -1,7 +1,9 @@
-//! An S3 server for tests and benchmarks: in memory, cheap, with a slow line and faults on demand.
+//! An S3 server (and Google's XML API) for tests and benchmarks: in memory, cheap, with a slow line and faults on demand.
 //!
 //! It serves what lsvd asks of a store, path-style: PUT (`If-None-Match: *`, `If-Match`), GET and HEAD with a range,
-//! ListObjectsV2, DELETE. **No signature is verified and no right is checked**: it listens on loopback, and whoever
+//! ListObjectsV2, DELETE. To requests that bear a token it speaks Google's XML API, as far as lsvd needs it: PUT
+//! (`x-goog-if-generation-match: 0`), a generation in its answers, 404 to a DELETE of what is not there, and all else as S3
+//! has it. **No signature or token is verified and no right is checked**: it listens on loopback, and whoever
 //! reaches it may do everything. Objects are gone with the process. Not served, and refused by name: multipart uploads,
 //! batch deletes, copies, versions, chunked signatures, checksums.
 //!

@@ -19,8 +19,8 @@ use crate::request::{Condition, Listing};
 pub(crate) struct Object {
     pub(crate) bytes: Bytes,
     pub(crate) written: SystemTime,
-    /// Counts all PUTs; the ETag.
-    version: u64,
+    /// Counts all PUTs; the ETag, and Google's generation.
+    pub(crate) version: u64,
 }
 
 impl Object {
@@ -108,16 +108,15 @@ impl Objects {
         objects.get(key).cloned().ok_or_else(Refusal::no_such_key)
     }
 
-    /// Removes an object; that it is not there is no error, as in S3.
-    pub(crate) fn delete(&self, bucket: &str, key: &str) -> Result<(), Refusal> {
+    /// Removes an object and says whether it was there.
+    pub(crate) fn delete(&self, bucket: &str, key: &str) -> Result<bool, Refusal> {
         let mut state = self.lock();
         let state = &mut *state;
         let objects = state.buckets.get_mut(bucket).ok_or_else(Refusal::no_such_bucket)?;
-        if let Some(old) = objects.remove(key) {
-            state.objects -= 1;
-            state.object_bytes -= old.bytes.len() as u64;
-        }
-        Ok(())
+        let Some(old) = objects.remove(key) else { return Ok(false) };
+        state.objects -= 1;
+        state.object_bytes -= old.bytes.len() as u64;
+        Ok(true)
     }
 
     /// Empties all buckets.
@@ -297,8 +296,8 @@ mod tests {
     fn what_is_there_is_counted() {
         let objects = store(&["a", "b", "b"]);
         assert_eq!(objects.count(), (2, 2));
-        objects.delete("b", "a").unwrap();
-        objects.delete("b", "a").unwrap();
+        assert!(objects.delete("b", "a").unwrap());
+        assert!(!objects.delete("b", "a").unwrap());
         assert_eq!(objects.count(), (1, 1));
         objects.clear();
         assert_eq!(objects.count(), (0, 0));

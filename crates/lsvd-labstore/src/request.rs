@@ -1,11 +1,11 @@
 //! From a request's line and headers to what is asked: the verb, the bucket, the key and their conditions.
 //!
-//! Knows the syntax of S3, path-style, and holds nothing. Invariant: what is not understood is refused, never passed
-//! over, where passing over would do something else than was asked.
+//! Knows the syntax of S3, path-style, and of Google's XML API, and holds nothing. Invariant: what is not understood is
+//! refused, never passed over, where passing over would do something else than was asked.
 
 use std::ops::Range;
 
-use hyper::header::{self, HeaderMap};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Uri};
 use serde::{Deserialize, Serialize};
 
@@ -35,11 +35,29 @@ pub enum Verb {
     Other,
 }
 
+/// Whose protocol a request speaks; what they share is most of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    S3,
+    /// Google's XML API: its requests bear a token in place of a signature.
+    Google,
+}
+
+impl Dialect {
+    fn of(headers: &HeaderMap) -> Dialect {
+        let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        match authorization.and_then(|value| value.split(|&byte| byte == b' ').next()) {
+            Some(b"Bearer") => Dialect::Google,
+            _ => Dialect::S3,
+        }
+    }
+}
+
 /// Under which condition a PUT takes effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
     None,
-    /// `If-None-Match: *`
+    /// `If-None-Match: *`, `x-goog-if-generation-match: 0`
     Absent,
     /// `If-Match`, with the ETag.
     Tag(String),
@@ -107,6 +125,7 @@ pub(crate) struct Call {
     /// Empty where the bucket itself is meant.
     pub(crate) key: String,
     pub(crate) ask: Ask,
+    pub(crate) dialect: Dialect,
 }
 
 impl Call {
@@ -122,15 +141,16 @@ impl Call {
         if key.len() > KEY_BYTES_MAX {
             return Err(Refusal::key_too_long());
         }
+        let dialect = Dialect::of(headers);
         let ask = if key.is_empty() {
             ask_of_bucket(method, &query)?
         } else {
             if let Some((name, _)) = query.0.iter().find(|(name, _)| name != "x-id") {
                 return Err(Refusal::not_implemented(&format!("'?{name}' of an object")));
             }
-            ask_of_object(method, headers)?
+            ask_of_object(method, headers, dialect)?
         };
-        Ok(Call { bucket, key, ask })
+        Ok(Call { bucket, key, ask, dialect })
     }
 
     pub(crate) fn verb(&self) -> Verb {
@@ -178,22 +198,32 @@ fn ask_of_bucket(method: &Method, query: &Query) -> Result<Ask, Refusal> {
     }
 }
 
-fn ask_of_object(method: &Method, headers: &HeaderMap) -> Result<Ask, Refusal> {
+/// The generation that an object must have for a PUT of Google's; 0 stands for none at all.
+const GENERATION_MATCH: HeaderName = HeaderName::from_static("x-goog-if-generation-match");
+
+fn ask_of_object(method: &Method, headers: &HeaderMap, dialect: Dialect) -> Result<Ask, Refusal> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let conditions = (text(header::IF_NONE_MATCH), text(header::IF_MATCH));
+    let generation = text(GENERATION_MATCH);
+    if generation.is_some() && (dialect, method) != (Dialect::Google, &Method::PUT) {
+        return Err(Refusal::not_implemented("a generation's condition but for Google's PUT"));
+    }
     match *method {
         Method::PUT => {
-            if headers.contains_key("x-amz-copy-source") {
+            if headers.contains_key("x-amz-copy-source") || headers.contains_key("x-goog-copy-source") {
                 return Err(Refusal::not_implemented("copies"));
             }
             let signed = headers.get("x-amz-content-sha256").and_then(|value| value.to_str().ok());
             if signed.is_some_and(|signed| signed.starts_with("STREAMING-")) {
                 return Err(Refusal::not_implemented("bodies that are signed in chunks"));
             }
-            match conditions {
-                (None, None) => Ok(Ask::Put(Condition::None)),
-                (Some("*"), None) => Ok(Ask::Put(Condition::Absent)),
-                (None, Some(tag)) if tag != "*" => Ok(Ask::Put(Condition::Tag(tag.to_owned()))),
+            match (dialect, conditions, generation) {
+                (_, (None, None), None) => Ok(Ask::Put(Condition::None)),
+                (Dialect::Google, (None, None), Some("0")) => Ok(Ask::Put(Condition::Absent)),
+                (Dialect::S3, (Some("*"), None), _) => Ok(Ask::Put(Condition::Absent)),
+                (Dialect::S3, (None, Some(tag)), _) if tag != "*" => {
+                    Ok(Ask::Put(Condition::Tag(tag.to_owned())))
+                }
                 _ => Err(Refusal::not_implemented("these conditions of a PUT")),
             }
         }
@@ -280,6 +310,32 @@ mod tests {
         assert_eq!(code(Method::PUT, "/b/k", &[("x-amz-copy-source", "/b/l")]), "NotImplemented");
         assert_eq!(code(Method::GET, "/b/k", &[("if-match", "\"tag\"")]), "NotImplemented");
         assert_eq!(code(Method::GET, "/b?list-type=2&max-keys=x", &[]), "InvalidArgument");
+    }
+
+    /// Rule 2: a condition of one protocol is not passed over because the other's was expected.
+    #[test]
+    fn conditions_are_those_of_the_dialect() {
+        const GOOGLE: (&str, &str) = ("authorization", "Bearer token");
+        const S3: (&str, &str) = ("authorization", "AWS4-HMAC-SHA256 Credential=lab/x");
+        let put = |headers: &[(&'static str, &str)]| call(&Method::PUT, "/b/k", headers);
+        let absent = ("x-goog-if-generation-match", "0");
+        let created = put(&[GOOGLE, absent]).unwrap();
+        assert_eq!((created.ask, created.dialect), (Ask::Put(Condition::Absent), Dialect::Google));
+        assert_eq!(put(&[("authorization", "Bearer "), absent]).unwrap().dialect, Dialect::Google);
+        assert_eq!(put(&[GOOGLE]).unwrap().ask, Ask::Put(Condition::None));
+        assert_eq!(put(&[S3]).unwrap().dialect, Dialect::S3);
+        for refused in [
+            &[GOOGLE, ("x-goog-if-generation-match", "7")][..],
+            &[GOOGLE, ("if-none-match", "*")],
+            &[GOOGLE, absent, ("if-none-match", "*")],
+            &[GOOGLE, ("x-goog-copy-source", "/b/l")],
+            &[S3, absent],
+            &[absent],
+        ] {
+            assert_eq!(put(refused).unwrap_err().code, "NotImplemented", "{refused:?}");
+        }
+        let get = call(&Method::GET, "/b/k", &[GOOGLE, absent]);
+        assert_eq!(get.unwrap_err().code, "NotImplemented");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -29,7 +29,7 @@ use crate::faults::{Fault, Faults, Strike};
 use crate::line::LineState;
 use crate::objects::{Object, Objects};
 use crate::refusal::Refusal;
-use crate::request::{Ask, ByteRange, Call, Verb};
+use crate::request::{Ask, ByteRange, Call, Dialect, Verb};
 use crate::stats::{Counters, Outcome, Tally};
 use crate::xml;
 
@@ -204,7 +204,7 @@ type Answered = (Response<()>, Bytes);
 
 /// Does what was asked, in one step.
 fn carry_out(lab: &Lab, call: &Call, body: Bytes, strike: Option<Strike>) -> Result<Answered, Refusal> {
-    let Call { bucket, key, ask } = call;
+    let Call { bucket, key, ask, dialect } = call;
     if let Some(Strike { fault: Fault::SlowDown, time }) = strike {
         let ms = u64::try_from(time.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
         return Err(Refusal::slow_down(ms.div_ceil(1_000)));
@@ -218,12 +218,15 @@ fn carry_out(lab: &Lab, call: &Call, body: Bytes, strike: Option<Strike>) -> Res
             let condition = if lax { &crate::request::Condition::None } else { condition };
             let object = lab.objects.put(bucket, key, condition, body)?;
             let mut response = Response::new(());
-            response.headers_mut().insert(header::ETAG, value(&object.etag()));
+            identify(&mut response, &object, *dialect);
             Ok((response, Bytes::new()))
         }
-        Ask::Get(range) | Ask::Head(range) => read(&lab.objects.get(bucket, key)?, *range),
+        Ask::Get(range) | Ask::Head(range) => read(&lab.objects.get(bucket, key)?, *range, *dialect),
         Ask::Delete => {
-            lab.objects.delete(bucket, key)?;
+            let was_there = lab.objects.delete(bucket, key)?;
+            if !was_there && *dialect == Dialect::Google {
+                return Err(Refusal::no_such_key());
+            }
             Ok((status(StatusCode::NO_CONTENT), Bytes::new()))
         }
         Ask::List(listing) => {
@@ -245,7 +248,17 @@ fn carry_out(lab: &Lab, call: &Call, body: Bytes, strike: Option<Strike>) -> Res
     }
 }
 
-fn read(object: &Object, range: Option<ByteRange>) -> Result<Answered, Refusal> {
+const GENERATION: HeaderName = HeaderName::from_static("x-goog-generation");
+
+/// By which of its versions an object was stored or read.
+fn identify(response: &mut Response<()>, object: &Object, dialect: Dialect) {
+    response.headers_mut().insert(header::ETAG, value(&object.etag()));
+    if dialect == Dialect::Google {
+        response.headers_mut().insert(GENERATION, HeaderValue::from(object.version));
+    }
+}
+
+fn read(object: &Object, range: Option<ByteRange>, dialect: Dialect) -> Result<Answered, Refusal> {
     let mut response = Response::new(());
     let mut bytes = object.bytes.clone();
     if let Some(range) = range {
@@ -256,8 +269,8 @@ fn read(object: &Object, range: Option<ByteRange>) -> Result<Answered, Refusal> 
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         bytes = bytes.slice(range);
     }
+    identify(&mut response, object, dialect);
     let headers = response.headers_mut();
-    headers.insert(header::ETAG, value(&object.etag()));
     headers.insert(header::LAST_MODIFIED, value(&http_date(object.written)));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));

@@ -6,6 +6,7 @@
 
 mod doctor;
 mod faults;
+mod google;
 mod line;
 mod protocol;
 
