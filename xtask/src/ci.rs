@@ -52,6 +52,8 @@ enum Step {
     E2eDirectory,
     /// A store that is away, throttles and loses answers, under load
     E2eLab,
+    /// A part of it by Azure's protocol, on Azurite, and by Google's, on the lab store
+    E2eProtocols,
     /// A real kernel in a virtual machine: power cuts, and file systems on its NBD client
     E2eVm,
 }
@@ -64,7 +66,7 @@ impl Step {
     fn run(self, args: &Ci) -> Result<()> {
         let cargo = |words: &[&str]| shell::run(shell::cargo().args(words));
         match self {
-            Self::Setup => setup::install(),
+            Self::Setup => setup::install(true),
             Self::Fmt => cargo(&["fmt", "--all", "--check"]),
             Self::Tidy => tidy::run(&tidy::Tidy::default()),
             Self::Lint => lint(),
@@ -81,6 +83,7 @@ impl Step {
             Self::E2e => e2e::run_on(e2e::StoreKind::Seaweedfs),
             Self::E2eDirectory => e2e::run_on(e2e::StoreKind::Directory),
             Self::E2eLab => e2e::run_lab_cases(),
+            Self::E2eProtocols => e2e::run_other_protocols(),
             Self::E2eVm => e2e::run_in_machines(),
         }
     }

@@ -86,7 +86,7 @@ const RESUMED_LIMIT_S: f64 = 15.0;
 
 /// Runs the outage and writes the plot.
 pub(crate) fn run(args: &Outage) -> Result<()> {
-    setup::install()?;
+    setup::install(false)?;
     let lsvd = match &args.lsvd {
         Some(path) => path.canonicalize().with_context(|| format!("no daemon at {}", path.display()))?,
         None => e2e::build_lsvd(true)?,

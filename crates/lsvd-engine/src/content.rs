@@ -49,7 +49,8 @@ pub(crate) fn without_zeroes(extent: Extent, data: Bytes) -> Vec<(Extent, Conten
     }
     let content = |(run, zero): (Extent, bool)| {
         let whole = Content::Data(data.clone());
-        let content = if zero { Content::Zero } else { whole.part(run.start.0 - extent.start.0, run.count.0) };
+        let content =
+            if zero { Content::Zero } else { whole.part(run.start.0 - extent.start.0, run.count.0) };
         (run, content)
     };
     runs.into_iter().map(content).collect()

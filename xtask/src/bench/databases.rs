@@ -81,7 +81,7 @@ const LOADS: &[(&str, Load)] = &[
 
 /// Measures and prints the table.
 pub(super) fn run(args: &Databases) -> Result<()> {
-    setup::install()?;
+    setup::install(false)?;
     if let Some(lacking) = e2e::lacking_mounts() {
         bail!("the volumes are mounted here: {lacking}");
     }

@@ -111,7 +111,7 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
     if let Some(Other::Databases(args)) = &args.other {
         return databases::run(args);
     }
-    setup::install()?;
+    setup::install(false)?;
     let lsvd = match &args.lsvd {
         Some(path) => path.canonicalize().with_context(|| format!("no daemon at {}", path.display()))?,
         None => e2e::build_lsvd(true)?,

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::daemon::{Daemon, Serve};
-use super::store::{Store, StoreKind};
+use super::servers::{Protocol, StoreKind};
+use super::store::Store;
 use super::{E2e, cases, in_ci, target};
 use crate::numbers::Numbers;
 use crate::shell::{self, Output};
@@ -32,8 +33,14 @@ pub(super) enum Needs {
     ServerProcess,
     /// An S3 server of ours, for what only S3 has: credentials, buckets, clocks.
     S3,
+    /// A server of ours that speaks Azure's protocol.
+    Azure,
     /// The lab store, which misbehaves on demand.
     Lab,
+    /// The lab store by S3's protocol.
+    LabS3,
+    /// A server that is known to break a promise.
+    Broken,
     /// A directory, whose objects can be damaged by hand.
     Directory,
     /// FUSE, loop devices and mounts.
@@ -94,7 +101,7 @@ impl World<'_> {
         if store.is_lab() {
             return store.lab()?.empty();
         }
-        if !store.is_s3() {
+        if store.is_directory() {
             std::fs::remove_dir_all(store.path(&format!("{}/{name}", self.name)))?;
         }
         Ok(())
@@ -212,7 +219,7 @@ impl World<'_> {
 pub(super) fn run_all(args: &E2e) -> Result<()> {
     let lsvd = args.lsvd.as_deref().context("the outer half says where the daemon is")?;
     let store_kind = if args.vm { StoreKind::Directory } else { args.store };
-    let place = if args.vm { "vm" } else { args.store.name() };
+    let place = if args.vm { "vm".into() } else { args.store.name() };
     let dir = target().join("e2e").join(place);
     let _only_one = lock(&dir)?;
     if dir.exists() {
@@ -237,16 +244,20 @@ pub(super) fn run_all(args: &E2e) -> Result<()> {
     let store = RefCell::new(store);
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for case in cases::all() {
-        if !args.names.is_empty() && !args.names.iter().any(|name| case.name.contains(name.as_str())) {
+        if !cases::chosen(&args.names, case.name) {
             continue;
         }
         if let Some(why) = lacking(case.needs, args.vm, &store.borrow()) {
-            if let Lack::Machine(why) = why {
-                println!("{:<24} SKIPPED: {why}", case.name);
-                if in_ci() {
-                    failed += 1;
-                } else {
-                    skipped += 1;
+            match why {
+                Lack::Kind => {}
+                Lack::Promise(why) => println!("{:<24} left out: {why}", case.name),
+                Lack::Machine(why) => {
+                    println!("{:<24} SKIPPED: {why}", case.name);
+                    if in_ci() {
+                        failed += 1;
+                    } else {
+                        skipped += 1;
+                    }
                 }
             }
             continue;
@@ -315,21 +326,33 @@ fn lock(dir: &Path) -> Result<std::fs::File> {
 enum Lack {
     /// The store is of another kind: the case belongs to the run on that one.
     Kind,
+    /// The store does not keep what the case takes for granted.
+    Promise(&'static str),
     /// The machine lacks something that it could have.
     Machine(&'static str),
 }
 
 fn lacking(needs: Needs, vm: bool, store: &Store) -> Option<Lack> {
     let kind = |fits: bool| (!fits).then_some(Lack::Kind);
-    if vm != (needs == Needs::Vm) {
+    let server = store.server();
+    let is_broken = server.is_some_and(StoreKind::is_broken);
+    if vm != (needs == Needs::Vm) || is_broken != (needs == Needs::Broken) {
         return Some(Lack::Kind);
     }
     match needs {
-        Needs::Store => None,
-        Needs::Process => kind(store.has_process()),
-        Needs::ServerProcess | Needs::S3 => kind(store.is_whole_server()),
+        Needs::Store | Needs::Broken => None,
+        Needs::Process => kind(server.is_some()),
+        Needs::ServerProcess if server == Some(StoreKind::Azurite) => {
+            Some(Lack::Promise("a killed Azurite has lost what it acknowledged"))
+        }
+        Needs::ServerProcess => kind(server.is_some_and(StoreKind::keeps_when_killed)),
+        Needs::S3 => {
+            kind(server.is_some_and(|server| server.keeps_when_killed() && server.protocol() == Protocol::S3))
+        }
+        Needs::Azure => kind(server == Some(StoreKind::Azurite)),
         Needs::Lab => kind(store.is_lab()),
-        Needs::Directory => kind(!store.is_s3()),
+        Needs::LabS3 => kind(server == Some(StoreKind::Lab)),
+        Needs::Directory => kind(store.is_directory()),
         Needs::Mounts => super::mount::lacking().map(Lack::Machine),
         Needs::Vm => super::vm::lacking().map(Lack::Machine),
     }

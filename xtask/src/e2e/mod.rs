@@ -13,6 +13,7 @@ mod daemon;
 mod lab;
 mod mount;
 mod rounds;
+mod servers;
 mod store;
 mod vm;
 
@@ -28,7 +29,7 @@ use crate::{setup, shell};
 pub(crate) use daemon::{Daemon, Serve};
 pub(crate) use lab::{Lab, LabServer};
 pub(crate) use mount::{Attached, lacking as lacking_mounts};
-pub(crate) use store::StoreKind;
+pub(crate) use servers::StoreKind;
 
 /// The whole run: a run that takes longer has hung somewhere.
 const RUN_LIMIT: Duration = Duration::from_secs(45 * 60);
@@ -131,6 +132,14 @@ pub(crate) fn run_lab_cases() -> Result<()> {
     run(&E2e { names: names.map(|case| case.name.to_owned()).collect(), ..E2e::on(StoreKind::Lab) })
 }
 
+/// Runs a part of the cases by the protocols that no other step speaks: Azure's on Azurite, Google's on the lab store.
+pub(crate) fn run_other_protocols() -> Result<()> {
+    const CASES: [&str; 5] = [cases::CONFORMANCE, "libnbd", "take-over", "adopt", "azure-refusals"];
+    let some = |store| run(&E2e { names: CASES.map(str::to_owned).to_vec(), takeovers: 3, ..E2e::on(store) });
+    let azure = some(StoreKind::Azurite);
+    some(StoreKind::LabGoogle).and(azure)
+}
+
 /// Runs the cases that need virtual machines.
 pub(crate) fn run_in_machines() -> Result<()> {
     run(&E2e { vm: true, ..E2e::on(StoreKind::Directory) })
@@ -152,13 +161,16 @@ pub(crate) fn run(args: &E2e) -> Result<()> {
         args.store = StoreKind::Directory;
     }
     let args = &args;
-    setup::install()?;
+    setup::install(args.store == StoreKind::Azurite)?;
     let lsvd = match &args.lsvd {
         Some(path) => path.canonicalize().with_context(|| format!("no daemon at {}", path.display()))?,
         None => build_lsvd(args.release)?,
     };
-    if args.store == StoreKind::Lab && args.endpoint.is_none() {
+    if args.store.is_lab() && args.endpoint.is_none() {
         build("lsvd-labstore", false)?;
+    }
+    if !args.vm && cases::chosen(&args.names, cases::CONFORMANCE) {
+        build_suite()?;
     }
     enter_sandbox(args, &lsvd)
 }
@@ -180,6 +192,19 @@ pub(crate) fn build(name: &str, release: bool) -> Result<PathBuf> {
     shell::run(&mut command)?;
     let path = target().join(if release { "release" } else { "debug" }).join(name);
     path.canonicalize().with_context(|| format!("cargo built no {}", path.display()))
+}
+
+/// Builds the conformance suite as a program; with the features of the whole workspace, which are those of its tests, so
+/// that there is nothing but the suite to build after them.
+fn build_suite() -> Result<()> {
+    let mut command = shell::cargo();
+    command.args(["build", "--quiet", "--locked", "--workspace", "--example", "conformance"]);
+    shell::run(command.args(["--features", "lsvd-backend/conformance"]))
+}
+
+/// Where [`build_suite`] leaves it.
+fn suite() -> PathBuf {
+    target().join("debug/examples/conformance")
 }
 
 /// Cargo's target directory, where all that is made goes.
@@ -215,7 +240,7 @@ fn enter_sandbox(args: &E2e, lsvd: &Path) -> Result<()> {
     if args.vm {
         command.arg("--vm");
     } else {
-        command.args(["--store", args.store.name()]);
+        command.args(["--store", &args.store.name()]);
     }
     command.args(["--takeovers", &args.takeovers.to_string()]);
     command.args(["--seed", &args.seed.to_string()]);

@@ -396,7 +396,10 @@ fn blocks_of_zeroes_take_no_payload() {
     ];
     assert_eq!(batch.header.entries, expected);
     assert_eq!(batch.payload.iter().map(bytes::Bytes::len).sum::<usize>(), 2 * 4096);
-    assert_eq!(rig.engine.plan_read(10 * BLOCK_BYTES, BLOCK_BYTES).unwrap(), [PlanPiece::Zeroes(BLOCK_BYTES)]);
+    assert_eq!(
+        rig.engine.plan_read(10 * BLOCK_BYTES, BLOCK_BYTES).unwrap(),
+        [PlanPiece::Zeroes(BLOCK_BYTES)]
+    );
     let status = rig.engine.status(8 * BLOCK_BYTES, BLOCK_BYTES).unwrap();
     assert!(status[0].zero && !status[0].hole, "as it was written, it stays allocated");
 }

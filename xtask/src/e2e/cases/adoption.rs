@@ -1,6 +1,7 @@
 //! The seed's format, both ways: what a stranger's encoder wrote is served, and what is written is replayed by the stranger.
 
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
@@ -13,29 +14,58 @@ pub(super) const CASES: &[Entry] = &[
     (
         "adopt",
         "a bucket in the seed's format, with a gap and full headers, is adopted and read to the byte (rule 3)",
-        Needs::Directory,
+        Needs::Store,
         adopt,
     ),
     (
         "format-1",
         "what is written in the seed's format is replayed by a stranger to the byte, after a kill too",
-        Needs::Directory,
+        Needs::Store,
         format_1,
     ),
 ];
 
 const SIZE_BYTES: u64 = 16 << 20;
 
-fn directory(world: &World, name: &str) -> PathBuf {
-    PathBuf::from(world.url(name).trim_start_matches("file://"))
+/// Runs the stranger on the files in `objects` and gives the image that it wrote.
+fn stranger(world: &World, what: &str, objects: &Path, flags: &[&str]) -> Result<PathBuf> {
+    let image = objects.with_extension(what);
+    let mut script = world.script("seed.py");
+    shell::output_ok(script.arg(what).arg(objects).arg(&image).args(flags), TOOL_LIMIT)?;
+    Ok(image)
 }
 
-/// Runs the stranger and gives the image that it wrote.
-fn stranger(world: &World, what: &str, name: &str, flags: &[&str]) -> Result<PathBuf> {
-    let image = world.dir.join(format!("{name}.{what}"));
-    let mut script = world.script("seed.py");
-    shell::output_ok(script.arg(what).arg(directory(world, name)).arg(&image).args(flags), TOOL_LIMIT)?;
-    Ok(image)
+/// Puts the files in `from` into the store, by another client than lsvd.
+fn upload(world: &World, from: &Path, name: &str) -> Result<()> {
+    let store = world.store.borrow();
+    if !store.is_directory() {
+        shell::output_ok(store.objects().arg("upload").arg(from).arg(world.url(name)), TOOL_LIMIT)?;
+        return Ok(());
+    }
+    let to = PathBuf::from(world.url(name).trim_start_matches("file://"));
+    std::fs::create_dir_all(&to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+/// What the stranger makes of the objects that are in the store.
+fn replayed(world: &World, name: &str) -> Result<PathBuf> {
+    let size = SIZE_BYTES.to_string();
+    let store = world.store.borrow();
+    let objects = match store.is_directory() {
+        true => PathBuf::from(world.url(name).trim_start_matches("file://")),
+        false => {
+            let to = world.dir.join("downloaded");
+            let _ = std::fs::remove_dir_all(&to);
+            std::fs::create_dir_all(&to)?;
+            shell::output_ok(store.objects().args(["download", &world.url(name)]).arg(&to), TOOL_LIMIT)?;
+            to
+        }
+    };
+    stranger(world, "replay", &objects, &["--bytes", &size])
 }
 
 /// Whether the device holds what the image does.
@@ -46,8 +76,11 @@ fn same(world: &World, uri: &str, image: &Path) -> Result<()> {
     Ok(())
 }
 
+/// From the last write to when it counts as past, where nothing can be written in the past.
+const QUIET: Duration = Duration::from_secs(2);
+
 fn adopt(world: &World) -> Result<()> {
-    let old = directory(world, "old");
+    let old = world.dir.join("objects");
     std::fs::create_dir_all(&old)?;
     let seed = world.seed.to_string();
     let flags = [
@@ -64,18 +97,27 @@ fn adopt(world: &World) -> Result<()> {
         "--gap",
         "55",
     ];
-    let image = stranger(world, "encode", "old", &flags)?;
+    let image = stranger(world, "encode", &old, &flags)?;
+    upload(world, &old, "old")?;
     let url = world.url("old");
     let growing = world.run_lsvd(&["adopt", &url, "--size", "16M"])?;
     world.failed_with(&growing, 8, &["still growing"])?;
-    for entry in std::fs::read_dir(&old)? {
-        let path = entry?.path();
-        if path.is_file() {
-            let object = std::fs::File::options().write(true).open(path)?;
-            object.set_modified(SystemTime::now() - Duration::from_secs(3600))?;
+    let mut flags = vec!["adopt", &url, "--size", "16M"];
+    let quiet = format!("{}s", QUIET.as_secs());
+    if world.store.borrow().is_directory() {
+        for entry in std::fs::read_dir(url.trim_start_matches("file://"))? {
+            let path = entry?.path();
+            if path.is_file() {
+                let object = std::fs::File::options().write(true).open(path)?;
+                object.set_modified(SystemTime::now() - Duration::from_secs(3600))?;
+            }
         }
+    } else {
+        // Stores tell the time of a write by the second.
+        sleep(QUIET + Duration::from_secs(2));
+        flags.extend(["--quiet-for", &quiet]);
     }
-    let adopted = world.run_lsvd(&["adopt", &url, "--size", "16M"])?;
+    let adopted = world.run_lsvd(&flags)?;
     ensure!(adopted.code() == 0, "`lsvd adopt` ended with {}: {}", adopted.code(), adopted.stderr);
     ensure!(adopted.stdout.contains("5 objects beyond it were moved"), "{}", adopted.stdout);
     let daemon = world.serve("old")?;
@@ -100,10 +142,9 @@ fn format_1(world: &World) -> Result<()> {
     let code = "assert not h.can_trim()\nfor i in range(1500):\n  h.pwrite(bytes([i % 251]) * 4096, i * 8192)\n\
                 h.zero(3 << 20, 13 << 19)\nh.flush()";
     world.tool("nbdsh", &["-u", daemon.uri(), "-c", code])?;
-    let size = SIZE_BYTES.to_string();
-    same(world, daemon.uri(), &stranger(world, "replay", "new", &["--bytes", &size])?)?;
+    same(world, daemon.uri(), &replayed(world, "new")?)?;
     daemon.kill();
     let daemon = world.serve_with("new", &["--unsafe-single-writer"])?;
-    same(world, daemon.uri(), &stranger(world, "replay", "new", &["--bytes", &size])?)?;
+    same(world, daemon.uri(), &replayed(world, "new")?)?;
     daemon.close()
 }

@@ -42,7 +42,7 @@ const LIMIT: Duration = Duration::from_secs(1200);
 
 fn backup(world: &World) -> Result<()> {
     // The usual run shows each mode once: a server has the one, a directory the other.
-    let server = world.store.borrow().is_s3();
+    let server = !world.store.borrow().is_directory();
     let shown = |mode: &str| world.long || (mode == "object") == server;
     for (mode, mut flags) in modes(world).into_iter().filter(|(mode, _)| shown(mode)) {
         // Nothing but flushes hurries what is small to the store: what one leaves behind is missed.

@@ -1,10 +1,10 @@
 //! `lsvd doctor` on real stores: a volume in use is examined and left as it was, and what is wrong is named (rules 3, 11).
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::super::case::{Needs, TOOL_LIMIT, World};
-use super::super::store::{NO_LIST_KEY, NO_LIST_SECRET};
+use super::super::servers::{NO_LIST_KEY, NO_LIST_SECRET, StoreKind};
 use super::Entry;
 use crate::shell;
 
@@ -20,6 +20,12 @@ pub(super) const CASES: &[Entry] = &[
         "wrong secret, no right to list, no bucket: each is named (rule 11)",
         Needs::S3,
         refusals,
+    ),
+    (
+        "doctor-broken",
+        "a server that is known to break a promise is found out, each by its fault (rules 2, 5)",
+        Needs::Broken,
+        broken,
     ),
     (
         "lab-doctor",
@@ -95,7 +101,7 @@ fn refusals(world: &World) -> Result<()> {
     let missing =
         told(world, &[], "s3://no-such-bucket/db1", EXISTENCE).context("a bucket that is not there")?;
     check(&missing, "bucket", "fault", "does not exist")?;
-    if world.store.borrow().name() == "seaweedfs" {
+    if world.store.borrow().server() == Some(StoreKind::Seaweedfs) {
         let user = [("AWS_ACCESS_KEY_ID", NO_LIST_KEY), ("AWS_SECRET_ACCESS_KEY", NO_LIST_SECRET)];
         let lacking = told(world, &user, &url, STORE).context("a user who may not list")?;
         check(&lacking, "may-list", "fault", "s3:ListBucket")?;
@@ -105,6 +111,45 @@ fn refusals(world: &World) -> Result<()> {
         check(&told(world, &[], &url, DONE)?, "signatures", "good", "refused")?;
     }
     Ok(())
+}
+
+/// What each of these servers does was measured with clients that are not ours.
+fn broken(world: &World) -> Result<()> {
+    let kind = world.store.borrow().server();
+    // Without ranges no volume can be there at all, not even with one writer.
+    let code = if kind == Some(StoreKind::Rclone) { STORE } else { UNSAFE_STORE };
+    let told = told(world, &[], &world.url("db1"), code)?;
+    for (name, said) in findings(&told)? {
+        println!("  {name}: {said}");
+    }
+    match kind {
+        Some(StoreKind::Garage) => {
+            check(&told, "create-only", "fault", "overwrites")?;
+            let elsewhere = [("AWS_REGION", "us-east-1")];
+            let told = self::told(world, &elsewhere, &world.url("db1"), STORE).context("another region")?;
+            check(&told, "region", "fault", "garage")
+        }
+        Some(StoreKind::S3sFs) => check(&told, "create-only-in-a-race", "fault", "told that they won"),
+        Some(StoreKind::Rclone) => {
+            check(&told, "create-only", "fault", "overwrites")?;
+            check(&told, "range-reads", "fault", "ranged GET")
+        }
+        other => bail!("nothing is known of {other:?}"),
+    }
+}
+
+/// What is not good, and what was answered.
+fn findings(told: &Value) -> Result<Vec<(String, String)>> {
+    let findings = told["findings"].as_array().context("findings are a list")?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(findings
+        .iter()
+        .filter(|finding| !matches!(finding["verdict"].as_str(), Some("good" | "not-asked")))
+        .map(|finding| {
+            let said = format!("{}: {}", text(&finding["verdict"]), text(&finding["answered"]));
+            (text(&finding["check"]), said)
+        })
+        .collect())
 }
 
 fn lies(world: &World) -> Result<()> {

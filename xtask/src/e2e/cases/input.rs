@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::super::case::{Needs, TOOL_LIMIT, World};
-use super::super::store::{NO_LIST_KEY, NO_LIST_SECRET};
+use super::super::servers::{NO_LIST_KEY, NO_LIST_SECRET, StoreKind};
 use super::Entry;
 use crate::shell;
 
@@ -113,7 +113,7 @@ fn refusals(world: &World) -> Result<()> {
     let output = run(&[], &["create", "s3://no-such-bucket/db1", "--size", "1G"])?;
     world.failed_with(&output, EXISTENCE, &["no-such-bucket"]).context("a bucket that is not there")?;
 
-    if world.store.borrow().name() == "seaweedfs" {
+    if world.store.borrow().server() == Some(StoreKind::Seaweedfs) {
         let user = [("AWS_ACCESS_KEY_ID", NO_LIST_KEY), ("AWS_SECRET_ACCESS_KEY", NO_LIST_SECRET)];
         for arguments in [&info[..], &serve] {
             let output = run(&user, arguments)?;

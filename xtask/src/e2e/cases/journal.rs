@@ -81,7 +81,7 @@ fn lost(world: &World) -> Result<()> {
     // The store gets what fills a batch; the rest is the journal's alone.
     let serve = words(&flags, &["--batch-age", "1h"]);
     // A directory is quick; on another store once shows the same.
-    let losses = if world.store.borrow().is_s3() { 1 } else { 3 };
+    let losses = if world.store.borrow().is_directory() { 3 } else { 1 };
     for loss in 0..losses {
         // A clean close puts all into the store, so that what may be gone is what comes after.
         let daemon = subject.serve(&serve)?;

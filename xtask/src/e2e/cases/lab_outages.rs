@@ -32,13 +32,13 @@ pub(super) const CASES: &[Entry] = &[
     (
         "lab-credentials",
         "credentials that expire are renewed in the profile's file, without a restart (rule 10)",
-        Needs::Lab,
+        Needs::LabS3,
         credentials,
     ),
     (
         "lab-names",
         "a host whose name does not resolve is an outage, and named (rules 4, 10)",
-        Needs::Lab,
+        Needs::LabS3,
         names,
     ),
 ];

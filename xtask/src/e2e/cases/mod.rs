@@ -3,8 +3,10 @@
 //! Each case makes volumes of its own, and leaves the store as a case after it needs it: running.
 
 mod adoption;
+mod azure;
 mod backup;
 mod clients;
+mod conformance;
 mod crash;
 mod damage;
 mod database;
@@ -26,6 +28,7 @@ use super::case::{Case, Needs, World};
 /// All cases, those first that say most when they fail.
 pub(super) fn all() -> Vec<Case> {
     [
+        conformance::CASES,
         tools::CASES,
         clients::CASES,
         recovery::CASES,
@@ -38,6 +41,7 @@ pub(super) fn all() -> Vec<Case> {
         damage::CASES,
         adoption::CASES,
         doctor::CASES,
+        azure::CASES,
         store_faults::CASES,
         lab::CASES,
         lab_outages::CASES,
@@ -48,6 +52,14 @@ pub(super) fn all() -> Vec<Case> {
     .flatten()
     .map(|&(name, shows, needs, run)| Case { name, shows, needs, run })
     .collect()
+}
+
+/// The case that needs the suite to be built.
+pub(super) const CONFORMANCE: &str = "conformance";
+
+/// Whether a case of this name is among those that are asked for.
+pub(super) fn chosen(names: &[String], case: &str) -> bool {
+    names.is_empty() || names.iter().any(|name| case.contains(name.as_str()))
 }
 
 /// A case as its file lists it.
