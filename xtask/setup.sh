@@ -47,6 +47,9 @@ dmsetup:dmsetup
 mkfs.xfs:xfsprogs
 mkfs.btrfs:btrfs-progs
 eatmydata:eatmydata
+systemd-socket-activate:systemd
+xmllint:libxml2-utils
+virt-qemu-run:libvirt-daemon-driver-qemu
 "
 
 export PATH="$PATH:/usr/sbin:/sbin"

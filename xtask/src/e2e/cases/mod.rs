@@ -17,9 +17,11 @@ mod journal;
 mod kernel;
 mod lab;
 mod lab_outages;
+mod libvirt;
 mod powercut;
 mod recovery;
 mod store_faults;
+mod systemd;
 mod takeover;
 mod tools;
 
@@ -38,6 +40,7 @@ pub(super) fn all() -> Vec<Case> {
         crash::CASES,
         journal::CASES,
         input::CASES,
+        systemd::CASES,
         damage::CASES,
         adoption::CASES,
         doctor::CASES,
@@ -47,6 +50,7 @@ pub(super) fn all() -> Vec<Case> {
         lab_outages::CASES,
         powercut::CASES,
         kernel::CASES,
+        libvirt::CASES,
     ]
     .into_iter()
     .flatten()

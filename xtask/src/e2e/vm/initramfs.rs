@@ -1,4 +1,4 @@
-//! The initramfs: busybox, the modules that the guest's root needs, and xtask/guest/init.sh, as a cpio archive.
+//! The initramfs: busybox, modules, and a script of xtask/guest as the first process, in a cpio archive.
 //!
 //! The format is "newc" of the kernel's Documentation/driver-api/early-userspace/buffer-format.rst. Knows nothing of
 //! machines.
@@ -14,28 +14,26 @@ use crate::shell;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What mounts the host's root and puts a layer over it.
-const MODULES: [&str; 2] = ["virtiofs", "overlay"];
 /// Mount points and the like.
 const DIRECTORIES: [&str; 8] = ["bin", "modules", "host", "layer", "new", "dev", "proc", "sys"];
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 
-/// The archive for a kernel of this version, whose modules are below `root`.
-pub(super) fn build(root: &Path, version: &str) -> Result<Vec<u8>> {
+/// The archive for a kernel of this version, whose modules are below `root`: `init` runs when `modules` are there to load.
+pub(super) fn build(root: &Path, version: &str, init: &str, modules: &[&str]) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for name in DIRECTORIES {
         archive.add(name, DIRECTORY, &[]);
     }
-    let init = shell::root().join("xtask/guest/init.sh");
+    let init = shell::root().join("xtask/guest").join(init);
     archive.add(
         "init",
         PROGRAM,
         &std::fs::read(&init).with_context(|| format!("cannot read {}", init.display()))?,
     );
     archive.add("bin/busybox", PROGRAM, &std::fs::read(BUSYBOX).context("cannot read busybox")?);
-    for (index, path) in modules(root, version)?.iter().enumerate() {
+    for (index, path) in files(root, version, modules)?.iter().enumerate() {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         // In the order of their names each finds what it needs loaded.
         let module = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -46,9 +44,9 @@ pub(super) fn build(root: &Path, version: &str) -> Result<Vec<u8>> {
 
 /// Files of the modules and of those that they need, in the order in which they are to be loaded; none for what is built
 /// into the kernel.
-fn modules(root: &Path, version: &str) -> Result<Vec<PathBuf>> {
+fn files(root: &Path, version: &str, modules: &[&str]) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
-    for module in MODULES {
+    for module in modules {
         let mut command = Command::new("/sbin/modprobe");
         command.arg("--dirname").arg(root).args(["--set-version", version, "--show-depends", module]);
         for line in shell::output_ok(&mut command, LIMIT)?.stdout.lines() {

@@ -44,7 +44,8 @@ fn tools() -> PathBuf {
     target().join("tools/vm")
 }
 
-fn qemu() -> PathBuf {
+/// The QEMU that setup unpacked.
+pub(super) fn qemu() -> PathBuf {
     tools().join("qemu/usr/bin/qemu-system-x86_64")
 }
 
@@ -73,6 +74,15 @@ impl Kernel {
         ensure!(image.is_file(), "there is no {}", image.display());
         Ok(Self { image, version, root })
     }
+}
+
+/// A kernel and, in `dir`, an initramfs for a guest that runs one script of xtask/guest and has nothing but its disks.
+pub(super) fn bare_guest(dir: &Path, script: &str) -> Result<(PathBuf, PathBuf)> {
+    let kernel = Kernel::find()?;
+    let initramfs = dir.join("initramfs");
+    let archive = initramfs::build(&kernel.root, &kernel.version, script, &["virtio_pci", "virtio_blk"])?;
+    std::fs::write(&initramfs, archive)?;
+    Ok((kernel.image, initramfs))
 }
 
 /// A disk of a machine: a raw file.
@@ -125,7 +135,8 @@ impl Machine {
         }
         std::fs::write(out.join("run"), run_script(boot, &out)?)?;
         let initramfs = out.join("initramfs");
-        std::fs::write(&initramfs, initramfs::build(&kernel.root, &kernel.version)?)?;
+        let archive = initramfs::build(&kernel.root, &kernel.version, "init.sh", &["virtiofs", "overlay"])?;
+        std::fs::write(&initramfs, archive)?;
 
         let socket = out.join("virtiofsd.sock");
         let mut virtiofsd = start_virtiofsd(&out, &socket)?;
