@@ -468,6 +468,13 @@ impl Prefix {
         Ok(())
     }
 
+    /// Bytes of objects whose last block died behind one number, up to another.
+    pub fn died_bytes(&self, after: SequenceNumber, until: SequenceNumber) -> u64 {
+        let died = |state: &ObjectState| state.died_at.is_some_and(|at| after < at && at <= until);
+        let dead = self.objects.iter().filter(|(_, state)| state.record.payload_blocks > 0 && died(state));
+        dead.map(|(_, state)| state.record.object_bytes()).sum()
+    }
+
     /// What the next checkpoint would hold.
     pub fn tail(&self) -> Tail {
         let changed_regions = self.map.dirty_regions().count() + self.unsaved.len();

@@ -188,7 +188,7 @@ impl World {
 
     fn read(&self, engine: &Engine, offset: usize, length: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        for piece in engine.plan_read(offset as u64, length as u64).unwrap() {
+        for piece in engine.plan_read(offset as u64, length as u64).expect("all of the map is in memory") {
             match piece {
                 PlanPiece::Buffered(bytes) => out.extend_from_slice(&bytes),
                 PlanPiece::Zeroes(bytes) => out.extend(std::iter::repeat_n(0, bytes as usize)),

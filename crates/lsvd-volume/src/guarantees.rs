@@ -3,7 +3,8 @@
 //! Knows the probe's report; makes no requests of its own.
 
 use lsvd_backend::ProbeReport;
-use lsvd_format::names;
+use lsvd_format::superblock::Superblock;
+use lsvd_format::{SuperblockNumber, names};
 
 use crate::root::newest_readable;
 use crate::store::VolumeStore;
@@ -30,17 +31,21 @@ pub(crate) async fn probe_for_creation(
     Ok(report.details)
 }
 
-/// Before a volume is opened for writing: is its store as good as its superblock and its user say?
-pub(crate) async fn check_guarantees(store: &VolumeStore, options: &OpenOptions) -> Result<(), Error> {
-    let (_, superblock) = newest_readable(store, false).await?;
+/// Before a volume is opened for writing: is its store as good as its superblock and its user say? Gives the superblock
+/// that said so.
+pub(crate) async fn check_guarantees(
+    store: &VolumeStore,
+    options: &OpenOptions,
+) -> Result<(SuperblockNumber, Superblock), Error> {
+    let (number, superblock) = newest_readable(store, false).await?;
     if superblock.unsafe_single_writer && !options.unsafe_single_writer {
         return Err(unsafe_store(store, "it was created with --unsafe-single-writer".to_owned()));
     }
-    if !options.probe {
-        return Ok(());
+    if options.probe {
+        let report = probe(store, &options.environment).await?;
+        check_report(store, &report, options.unsafe_single_writer)?;
     }
-    let report = probe(store, &options.environment).await?;
-    check_report(store, &report, options.unsafe_single_writer)
+    Ok((number, superblock))
 }
 
 fn check_report(store: &VolumeStore, report: &ProbeReport, unsafe_single_writer: bool) -> Result<(), Error> {

@@ -23,6 +23,7 @@ use lsvd_format::{
 
 use crate::acceptance::in_use;
 use crate::recovery::{Recovered, is_unbegun_mark, load_wanted, recover};
+use crate::root::newest_readable;
 use crate::store::{Put, VolumeStore};
 use crate::{Environment, Error, OpenOptions, Recovery};
 
@@ -42,14 +43,15 @@ pub(crate) struct TakenOver {
     pub(crate) recovery: Recovery,
 }
 
-/// Takes the volume over from whoever has it.
+/// Takes the volume over from whoever has it. `known` is a superblock version that was read before.
 pub(crate) async fn take_over(
     store: &VolumeStore,
     options: &OpenOptions,
     journal: Option<JournalId>,
+    known: (SuperblockNumber, Superblock),
 ) -> Result<TakenOver, Error> {
     let writer = WriterId((options.environment.random)());
-    let (number, superblock) = raise_epoch(store, options, writer, journal).await?;
+    let (number, superblock) = raise_epoch(store, options, writer, journal, known).await?;
     match end_older_writers(store, &options.environment, number, superblock).await {
         Err(error @ (Error::Corrupt { .. } | Error::Missing { .. })) => {
             Err(fenced_or(store, number, error).await)
@@ -80,8 +82,8 @@ async fn end_older_writers(
         // Before the look for a newer writer: what is listed now is none of its objects.
         strays = store.list_log(Some(fence)).await?.iter().map(|entry| entry.number).collect();
     }
-    let newer = store.superblock_numbers(Some(number)).await?;
-    if let Some(newest) = newer.last() {
+    let versions = store.superblock_numbers(None).await?;
+    if let Some(newest) = versions.last().filter(|newest| **newest > number) {
         return Err(Error::Fenced { volume: store.label(), epoch: Some(Epoch(newest.0)) });
     }
     let objects_processed = replay.objects_processed();
@@ -91,7 +93,9 @@ async fn end_older_writers(
     if store.append_format() == ObjectFormat::V1 {
         begin(store, environment, (&mut number, &mut superblock)).await?;
     }
-    prune_superblocks(store, number).await?;
+    if versions.len() >= SUPERBLOCKS_MANY {
+        prune_superblocks(store, number).await?;
+    }
     let recovery =
         Recovery { objects_processed, objects_archived, durable_number: fence, journal_records: 0 };
     Ok(TakenOver { number, superblock, replay, recovery })
@@ -103,20 +107,20 @@ async fn raise_epoch(
     options: &OpenOptions,
     writer: WriterId,
     ours: Option<JournalId>,
+    known: (SuperblockNumber, Superblock),
 ) -> Result<(SuperblockNumber, Superblock), Error> {
+    let mut known = Some(known);
     loop {
-        let numbers = store.superblock_numbers(None).await?;
-        let Some(&highest) = numbers.last() else {
-            return Err(Error::NotFound { volume: store.label() });
+        // The first time what is known may be old: then there is a higher one, and the next round reads that.
+        let (highest, current) = match known.take() {
+            Some(known) => known,
+            None => newest_readable(store, false).await?,
         };
         if highest.0 > NUMBER_MAX / 2 {
             return Err(
                 store.corrupt(names::superblock(highest), "the volume has no superblock numbers left")
             );
         }
-        let Some(current) = store.read_superblock(highest).await? else {
-            continue; // pruned since the listing: there is a higher one now
-        };
         let unknown = current.unknown_features_to_write();
         if !unknown.is_empty() {
             let what = format!("it can be written only with {}: use a newer lsvd", unknown.join(", "));

@@ -182,10 +182,10 @@ impl Volume {
         if let Some(quiet_for) = options.if_free {
             refuse_if_in_use(&store, quiet_for, &options.environment).await?;
         }
-        check_guarantees(&store, &options).await?;
+        let known = check_guarantees(&store, &options).await?;
         let journal = open_journal(&store, &options).await?;
         let journal_id = journal.as_ref().map(Journal::id);
-        let taken = take_over(&store, &options, journal_id).await?;
+        let taken = take_over(&store, &options, journal_id, known).await?;
         let TakenOver { mut number, mut superblock, replay, recovery } = taken;
         let (Some(journal), Some(place)) = (journal, options.journal.clone()) else {
             let found = TakenOver { number, superblock, replay, recovery };

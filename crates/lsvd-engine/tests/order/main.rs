@@ -395,7 +395,7 @@ fn blocks_of_zeroes_take_no_payload() {
         Entry::Data { extent: extent(13, 1) },
     ];
     assert_eq!(batch.header.entries, expected);
-    assert_eq!(batch.payload.iter().map(bytes::Bytes::len).sum::<usize>(), 2 * 4096);
+    assert_eq!(batch.payload.iter().map(Bytes::len).sum::<usize>(), 2 * 4096);
     assert_eq!(
         rig.engine.plan_read(10 * BLOCK_BYTES, BLOCK_BYTES).unwrap(),
         [PlanPiece::Zeroes(BLOCK_BYTES)]

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod adoption;
+mod checkpoints;
 mod closing;
 mod common;
 mod concurrency;
