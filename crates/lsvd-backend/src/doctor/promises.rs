@@ -242,6 +242,12 @@ impl Examination {
     async fn large_reads(&self, name: &str, bytes: &Bytes) {
         let check = Check::LargeObjects;
         let advice = "what is read is not what was stored: no volume can be here";
+        // Nothing was seen of what is stored, and nothing is said of it.
+        let unanswered = |error: &Error| {
+            let advice = "reads of this size are not answered: look for a limit of the store's or a proxy's on the size of \
+                          a body or the time of a request, and at the network between";
+            self.tell(check, Verdict::Fault, error.detail(), advice);
+        };
         match self.bucket.read_head(name, u64::MAX).await {
             Ok(Some(head)) if head.bytes == *bytes => self.good(check, "whole"),
             Ok(Some(head)) => {
@@ -255,7 +261,10 @@ impl Examination {
             Ok(None) => {
                 return self.tell(check, Verdict::Fault, "'not found' after its PUT was done", advice);
             }
-            Err(error) => return self.tell(check, Verdict::Fault, error.detail(), advice),
+            Err(error @ (Error::Corrupt { .. } | Error::Misconfigured { .. })) => {
+                return self.tell(check, Verdict::Fault, error.detail(), advice);
+            }
+            Err(error) => return unanswered(&error),
         }
         if self.verdict(Check::RangeReads) != Some(Verdict::Good) {
             return;
@@ -268,7 +277,10 @@ impl Examination {
                 Ok(Some(read)) if read == expected => continue,
                 Ok(Some(_)) => "other bytes".to_owned(),
                 Ok(None) => "'not found'".to_owned(),
-                Err(error) => error.detail().to_owned(),
+                Err(error @ (Error::Corrupt { .. } | Error::Misconfigured { .. })) => {
+                    error.detail().to_owned()
+                }
+                Err(error) => return unanswered(&error),
             };
             let answered = format!("bytes {} to {} of 8 MiB: {answered}", range.start, range.end);
             return self.tell(Check::RangeReads, Verdict::Fault, answered, advice);
@@ -328,7 +340,8 @@ fn keys(body: &str) -> impl Iterator<Item = String> {
     body.split("<Key>").skip(1).filter_map(|rest| rest.split_once("</Key>")).map(|(key, _)| unescaped(key))
 }
 
-fn unescaped(text: &str) -> String {
+/// Text of XML as it was before it was escaped.
+pub(super) fn unescaped(text: &str) -> String {
     [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&apos;", "'"), ("&amp;", "&")]
         .iter()
         .fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain))

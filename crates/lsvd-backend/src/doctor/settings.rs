@@ -3,6 +3,7 @@
 //! Knows the answers of GET `?versioning`, `?lifecycle` and `?object-lock`. Invariant: a setting that may not be read is
 //! unknown, and one that the store has no request for was not asked; neither is "off".
 
+use super::promises::unescaped;
 use super::{Check, Examination, Verdict};
 use crate::cloud::ask::Answered;
 use crate::scrub::element;
@@ -190,9 +191,9 @@ impl Rule {
             format!("moves to {} {}", element(transition, "StorageClass").unwrap_or("?"), after(transition))
         }));
         Rule {
-            id: element(rule, "ID").unwrap_or_default().to_owned(),
+            id: element(rule, "ID").map(unescaped).unwrap_or_default(),
             enabled: element(rule, "Status").map(str::trim) == Some("Enabled"),
-            prefix: element(rule, "Prefix").unwrap_or_default().to_owned(),
+            prefix: element(rule, "Prefix").map(unescaped).unwrap_or_default(),
             tagged: rule.contains("<Tag>"),
             expires,
             moves: !moves.is_empty(),

@@ -247,6 +247,21 @@ async fn settings_are_read_as_s3_writes_them() {
     }
 }
 
+/// A rule on a prefix that XML has to escape was taken for one on another prefix, and what it removes was not told.
+#[tokio::test]
+async fn a_lifecycle_rules_prefix_is_read_as_it_is() {
+    let body = "<LifecycleConfiguration><Rule><ID>a&lt;b</ID><Status>Enabled</Status><Prefix>a&amp;b/</Prefix>\
+                <Expiration><Days>30</Days></Expiration></Rule></LifecycleConfiguration>";
+    for (prefix, verdict, words) in
+        [("a&b/db1", Verdict::Fault, "rule 'a<b' on 'a&b/*'"), ("ab/db1", Verdict::Good, "")]
+    {
+        let mut examination = Examination::of(memory(Lie::None), "probe");
+        examination.prefix = prefix.to_owned();
+        examination.lifecycle(body);
+        check(&examination.report(None, Vec::new()), Check::Lifecycle, verdict, words, "");
+    }
+}
+
 /// How a store lies that is memory otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lie {

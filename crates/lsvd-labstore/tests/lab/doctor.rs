@@ -121,6 +121,18 @@ async fn what_does_not_pass_is_no_broken_promise() {
     }
 }
 
+/// Rule 4: large reads that nobody answers were said to be other bytes than those that are stored.
+#[tokio::test]
+async fn large_reads_without_an_answer_say_nothing_of_what_is_stored() {
+    for fault in [Fault::SlowDown, Fault::Reset] {
+        let (_lab, report) = with(Rule::new(fault).verb(Verb::Get).key("/large").ms(0)).await;
+        assert_eq!(faults(&report), [Check::LargeObjects], "{fault:?}");
+        let finding = report.finding(Check::LargeObjects).unwrap();
+        assert!(finding.advice.contains("not answered"), "{finding:?}");
+        check(&report, Check::RangeReads, Verdict::Good, "");
+    }
+}
+
 /// One verb alone, as behind a proxy that stops uploads: the others are examined all the same.
 #[tokio::test]
 async fn each_verb_is_asked_by_itself() {
