@@ -110,6 +110,8 @@ pub async fn adopt(bucket: &Bucket, options: &AdoptOptions) -> Result<Adopted, E
     }
     let guarantees = probe_for_creation(&store, &create.environment, create.unsafe_single_writer).await?;
     refuse_growth(&store, &listed, log_prefix).await?;
+    // Beyond the gap of a log that somebody else adopted meanwhile lie his volume's own objects.
+    refuse_existing(&store).await?;
     let objects_archived = archive(&store, &create.environment, &log.beyond).await?;
     let (first_number, last_number) = (log.run[0].number, log.run[log.run.len() - 1].number);
     let new = NewLog {

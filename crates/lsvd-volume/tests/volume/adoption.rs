@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lsvd_backend::{Bucket, StoreOptions};
@@ -417,6 +418,59 @@ async fn a_log_that_was_written_lately_is_refused() {
     let an_hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
     std::fs::File::options().write(true).open(place.path("1")).unwrap().set_modified(an_hour_ago).unwrap();
     adopt(&place.bucket, &lately).await.unwrap();
+}
+
+/// Adopts while `meanwhile` happens: after the log was listed, before anything is written.
+async fn adopt_while(place: &Place, meanwhile: impl Fn() + Send + Sync + 'static) -> Result<Adopted, Error> {
+    let mut options = options(SIZE);
+    let random = options.create.environment.random.clone();
+    options.create.environment.random = Arc::new(move || {
+        meanwhile();
+        random()
+    });
+    adopt(&place.bucket, &options).await
+}
+
+/// Rule 3: an object that came while the log was looked at is no part of what was looked at: nothing is adopted or moved.
+#[tokio::test]
+async fn what_comes_while_the_log_is_looked_at_is_noticed() {
+    let place = Place::new();
+    for name in ["1", "2", "5"] {
+        place.put(name, &object(&[(0, 4096)]));
+    }
+    let third = place.path("3");
+    let error = adopt_while(&place, move || std::fs::write(&third, object(&[(0, 4096)])).unwrap()).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, Error::LogGrowing { .. }) && error.to_string().contains("'3'"), "{error}");
+    assert!(place.path("5").exists());
+    assert_eq!(place.adopt(SIZE).await.unwrap().objects_archived, 1);
+}
+
+/// Rule 3: of two that adopt one log, the later one moved what lay beyond the gap though it was the other's by then.
+#[tokio::test]
+async fn an_adoption_that_was_overtaken_moves_nothing() {
+    let (place, other) = (Place::new(), Place::new());
+    for place in [&place, &other] {
+        for name in ["1", "2", "5"] {
+            place.put(name, &object(&[(0, 4096)]));
+        }
+    }
+    other.adopt(SIZE).await.unwrap();
+    let superblocks =
+        || std::fs::read_dir(other.path("superblock")).unwrap().map(|entry| entry.unwrap().path());
+    let theirs: Vec<_> = superblocks()
+        .map(|path| (path.file_name().unwrap().to_owned(), std::fs::read(path).unwrap()))
+        .collect();
+    assert_eq!(theirs.len(), 1);
+    let folder = place.path("superblock");
+    let overtaken = adopt_while(&place, move || {
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, bytes) in &theirs {
+            std::fs::write(folder.join(name), bytes).unwrap();
+        }
+    });
+    assert!(matches!(overtaken.await, Err(Error::Exists { .. })));
+    assert!(place.path("5").exists(), "an object of the other's volume was moved");
 }
 
 #[tokio::test]
