@@ -42,7 +42,7 @@ def azure(method, url, query, body, headers):
     headers |= {"x-ms-date": NOW.strftime("%a, %d %b %Y %H:%M:%S GMT"), "x-ms-version": "2021-08-06"}
     length = str(len(body)) if body else ""
     if body:
-        headers |= {"x-ms-blob-type": "BlockBlob", "content-type": "application/octet-stream"}
+        headers |= {"x-ms-blob-type": "BlockBlob"}
     pairs = sorted(pair.split("=", 1) for pair in query.split("&") if pair)
     resource = f"/{account}{url.path}" + "".join(f"\n{name}:{urllib.request.unquote(value)}" for name, value in pairs)
     ours = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers) if name.startswith("x-ms-"))
@@ -72,7 +72,8 @@ class Place:
     def ask(self, method, name="", query=(), body=b""):
         path = f"{self.bucket}/{quote(name)}" if name else self.bucket
         query = urlencode(sorted(dict(query).items()), quote_via=quote, safe="-_.~")
-        headers = {}
+        # What urllib says by itself, a form, some servers take apart.
+        headers = {"content-type": "application/octet-stream"} if body else {}
         self.sign(method, urlsplit(path), query, body, headers)
         headers.pop("host", None)
         request = urllib.request.Request(f"{path}?{query}" if query else path, body or None, headers, method=method)

@@ -36,7 +36,7 @@ enum Step {
     Fmt,
     /// Arrows, heads, licences, the format lock and the like
     Tidy,
-    /// shellcheck and systemd-analyze on the scripts and units
+    /// shellcheck and Python's parser on the scripts
     Lint,
     /// clippy on everything, warnings as errors
     Clippy,
