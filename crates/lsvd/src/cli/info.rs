@@ -1,0 +1,34 @@
+//! The arguments of `lsvd info`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{LogLines, Patience, Store};
+
+/// `lsvd info`
+#[derive(Args, Debug)]
+pub(crate) struct Info {
+    /// The volume
+    pub(crate) url: String,
+
+    /// Say what only the local journal in this directory holds: the one that `serve --journal` has
+    #[arg(long, value_name = "DIR")]
+    pub(crate) journal: Option<PathBuf>,
+
+    /// Print JSON: docs/json.md has the fields
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// How long the store may be away.
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+
+    /// How the store is reached.
+    #[command(flatten)]
+    pub(crate) store: Store,
+
+    /// How log lines are written.
+    #[command(flatten)]
+    pub(crate) lines: LogLines,
+}
