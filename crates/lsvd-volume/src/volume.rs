@@ -28,7 +28,7 @@ use crate::store::VolumeStore;
 use crate::takeover::{TakenOver, take_over};
 use crate::tasks::Tasks;
 use crate::upkeep::Upkeep;
-use crate::{Error, OpenOptions};
+use crate::{Error, OpenOptions, UpkeepOptions};
 
 /// How often a volume that closes looks whether all that was let in is stored.
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -538,6 +538,16 @@ fn check_options(options: &OpenOptions) -> Result<(), Error> {
     }
     if options.io_timeout.is_zero() || options.batch_age_max.is_zero() {
         return invalid("the I/O timeout and the batch age must be above 0");
+    }
+    let UpkeepOptions { look_every, delete_after, collect, .. } = options.upkeep;
+    if look_every.is_zero() || delete_after.is_zero() {
+        return invalid("the pauses between looks and before deletes must be above 0");
+    }
+    if collect.target.is_nan() || collect.target < 1.0 {
+        return invalid("the target of garbage collection is at least 1: what is live has to be held");
+    }
+    if !(collect.share > 0.0 && collect.share <= 1.0) {
+        return invalid("the share of garbage collection is above 0 and at most 1");
     }
     Ok(())
 }

@@ -69,6 +69,10 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) limits: Limits,
 
+    /// What is done behind the clients.
+    #[command(flatten)]
+    pub(crate) upkeep: Upkeep,
+
     /// How the store is reached.
     #[command(flatten)]
     pub(crate) store: Store,
@@ -113,6 +117,11 @@ pub(crate) struct Limits {
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_bytes)]
     pub(crate) cache: u64,
 
+    /// Memory for the extent map; what checkpoints hold of it leaves memory beyond that, and is fetched when it is needed.
+    /// 1 GiB of the volume takes 10 KiB if it was written in large pieces, 1.6 MiB if in single blocks at random
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_bytes)]
+    pub(crate) map_memory: u64,
+
     /// Memory for writes that the store does not hold yet; beyond it writes wait
     #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = parse_bytes)]
     pub(crate) buffer: u64,
@@ -140,6 +149,39 @@ pub(crate) struct Limits {
     /// How long a request waits for the store before it fails; service resumes when the store is back
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     pub(crate) io_timeout: Duration,
+}
+
+/// What is done behind the clients of each served volume.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Checkpoints and garbage collection, for each volume")]
+pub(crate) struct Upkeep {
+    /// Collect garbage while the log holds more than this many bytes for each live one, 1.05 to 100; or `off`, and space
+    /// comes back only of objects in which nothing is live
+    #[arg(long, value_name = "RATIO", default_value = "1.3", value_parser = parse_gc_target)]
+    pub(crate) gc_target: f64,
+
+    /// Write a checkpoint when the last one is this old and anything was written since; sooner if much was
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
+    pub(crate) checkpoint_interval: Duration,
+
+    /// Delete objects this long after it is recorded that nothing refers to them, for readers that are behind. Longer than
+    /// --io-timeout [default: 5m, or twice --io-timeout if that is longer]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) delete_after: Option<Duration>,
+}
+
+/// How much garbage is too much: a ratio, or infinity for `off`.
+pub(super) fn parse_gc_target(text: &str) -> Result<f64, String> {
+    if text == "off" {
+        return Ok(f64::INFINITY);
+    }
+    match text.parse::<f64>() {
+        Ok(ratio) if (1.05..=100.0).contains(&ratio) => Ok(ratio),
+        Ok(_) => {
+            Err("a ratio is 1.05 to 100: headers and checksums alone take 1.01 for each live byte".into())
+        }
+        Err(_) => Err(format!("'{text}' is no ratio: write it as 1.3, or off")),
+    }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -29,6 +29,11 @@ fn defaults_are_the_librarys() {
     let Command::Serve(serve) = cli.command else { panic!("serve was asked for") };
     let library = lsvd_volume::OpenOptions::default();
     assert_eq!(serve.limits.cache, library.cache_bytes_max);
+    assert_eq!(serve.limits.map_memory, library.map_bytes_max);
+    assert_eq!(serve.upkeep.gc_target.to_bits(), library.upkeep.collect.target.to_bits());
+    assert_eq!(serve.upkeep.checkpoint_interval, library.upkeep.checkpoint_age);
+    assert_eq!(serve.upkeep.delete_after, None, "{:?} is what the help says", library.upkeep.delete_after);
+    assert_eq!(library.upkeep.delete_after, Duration::from_secs(300));
     assert_eq!(serve.limits.buffer, library.buffer_bytes_max);
     assert_eq!(serve.limits.batch, library.batch_bytes_max);
     assert_eq!(serve.limits.batch_age, library.batch_age_max);
@@ -70,4 +75,14 @@ fn log_lines_and_the_log_have_formats_of_their_own() {
     let Command::Create(create) = cli.command else { panic!("create was asked for") };
     assert_eq!(create.log_format, ObjectFormat::V1);
     assert!(lines(&["lsvd", "create", "memory://a/b", "--size", "1M", "--log-format", "json"]).is_err());
+}
+
+#[test]
+fn a_gc_target_is_a_ratio_or_off() {
+    let target = |text: &str| serve::parse_gc_target(text);
+    assert_eq!(target("1.05"), Ok(1.05));
+    assert_eq!(target("off"), Ok(f64::INFINITY));
+    for wrong in ["1", "1.04", "-2", "101", "inf", "NaN", "0.5", "", "30%"] {
+        assert!(target(wrong).is_err(), "{wrong}");
+    }
 }

@@ -15,7 +15,7 @@ use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use lsvd_nbd::{Limits, Listener, Server};
-use lsvd_volume::{CreateOptions, Error, JournalOptions, OpenOptions, Volume};
+use lsvd_volume::{CollectOptions, CreateOptions, Error, JournalOptions, OpenOptions, UpkeepOptions, Volume};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -64,6 +64,7 @@ pub(crate) async fn run(arguments: Serve) -> anyhow::Result<Exit> {
         }
         _ => {}
     }
+    check_delete_after(&arguments)?;
     let places = places(&arguments)?;
     let names: Vec<&str> = places.iter().map(|place| place.name.as_str()).collect();
     let mut listeners = listen::handed_over(arguments.allow_remote)?;
@@ -113,7 +114,14 @@ async fn log_stats(volumes: &[Served], interval: Option<Duration>) -> Infallible
                 bytes_fetched = stats.bytes_fetched,
                 cache_hits = stats.cache_hits,
                 corrupt_reads = stats.corrupt_reads,
+                reloads = stats.reloads,
                 map_extents = stats.map_extents,
+                map_bytes = stats.map_bytes,
+                checkpoints = stats.checkpoints,
+                moved_bytes = stats.moved_bytes,
+                log_objects = stats.log_objects,
+                log_bytes = stats.log_bytes,
+                live_bytes = stats.live_bytes,
                 durable_number = stats.durable_number,
                 "stats"
             );
@@ -242,6 +250,8 @@ fn options(arguments: &Serve, name: &str) -> OpenOptions {
         flush_uploads_max: limits.flush_uploads,
         fetches_max: limits.fetches,
         cache_bytes_max: limits.cache,
+        map_bytes_max: limits.map_memory,
+        upkeep: upkeep(arguments),
         io_timeout: limits.io_timeout,
         unsafe_single_writer: arguments.unsafe_single_writer,
         accept_shorter_log: arguments.accept_shorter_log,
@@ -249,6 +259,30 @@ fn options(arguments: &Serve, name: &str) -> OpenOptions {
         journal: journal(arguments, name),
         abandon_journal: arguments.journal.abandon_journal,
         ..OpenOptions::default()
+    }
+}
+
+fn upkeep(arguments: &Serve) -> UpkeepOptions {
+    let (upkeep, usual) = (&arguments.upkeep, UpkeepOptions::default());
+    let io_timeout = arguments.limits.io_timeout;
+    let delete_after = usual.delete_after.max(io_timeout.saturating_mul(2));
+    UpkeepOptions {
+        checkpoint_age: upkeep.checkpoint_interval,
+        delete_after: upkeep.delete_after.unwrap_or(delete_after),
+        collect: CollectOptions { target: upkeep.gc_target, ..usual.collect },
+        ..usual
+    }
+}
+
+/// A reader that waits for the store must not find what it waits for deleted.
+fn check_delete_after(arguments: &Serve) -> Result<(), Usage> {
+    let io_timeout = arguments.limits.io_timeout;
+    match arguments.upkeep.delete_after {
+        Some(after) if after <= io_timeout => Err(Usage(format!(
+            "--delete-after {after:?} is not longer than --io-timeout {io_timeout:?}: a reader could wait that long for an \
+             object that is deleted meanwhile"
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -14,6 +14,7 @@ mod json;
 mod licenses;
 mod rig;
 mod serving;
+mod space;
 mod usage;
 
 #[path = "../../src/nbd_client.rs"]
