@@ -62,5 +62,5 @@ pub use lsvd_format::{LogLayout, ObjectFormat};
 pub use lsvd_local::{Files, JournalError};
 pub use options::{AdoptOptions, CollectOptions, CreateOptions, Environment, OpenOptions, UpkeepOptions};
 pub use orphans::{OrphanKind, Orphans, PROBE_FOLDER, Survey, survey};
-pub use root::{Created, VolumeInfo, create, inspect, list};
+pub use root::{CheckpointInfo, Created, VolumeInfo, create, inspect, list};
 pub use volume::{ExtentStatus, Piece, Recovery, Stats, Volume, VolumeDescription};

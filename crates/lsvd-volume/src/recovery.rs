@@ -59,16 +59,17 @@ pub(crate) async fn recover(
     Ok(recovered.expect("a log from its beginning can be followed"))
 }
 
-/// Recovers the volume for a reader, from the newest superblock that can be read. A writer may delete meanwhile what that
+/// Recovers the volume for a reader, from the newest superblock, or with `skip_damaged` from the newest that can be read. A writer may delete meanwhile what that
 /// version still refers to: then a newer one tells what counts now, and it is tried again (rule 7).
 pub(crate) async fn recover_for_reading(
     store: &VolumeStore,
+    skip_damaged: bool,
 ) -> Result<(SuperblockNumber, Superblock, Recovered), Error> {
     loop {
-        let (number, superblock) = newest_readable(store, true).await?;
+        let (number, superblock) = newest_readable(store, skip_damaged).await?;
         let recovered = recover(store, &superblock, true).await;
         let whole = matches!(&recovered, Ok(recovered) if recovered.damage.is_none());
-        if whole || newest_readable(store, true).await?.0 == number {
+        if whole || newest_readable(store, skip_damaged).await?.0 == number {
             return Ok((number, superblock, recovered?));
         }
     }
@@ -76,7 +77,7 @@ pub(crate) async fn recover_for_reading(
 
 /// The newest durable prefix, for a reader that is behind.
 pub(crate) async fn recover_newest(store: &VolumeStore) -> Result<(SuperblockNumber, Prefix), Error> {
-    let (number, _, recovered) = recover_for_reading(store).await?;
+    let (number, _, recovered) = recover_for_reading(store, true).await?;
     match recovered.damage {
         None => Ok((number, recovered.replay.finish())),
         Some(damage) => Err(damage),

@@ -15,7 +15,7 @@ use lsvd_format::{
 };
 
 use crate::guarantees::probe_for_creation;
-use crate::recovery::recover;
+use crate::recovery::recover_for_reading;
 use crate::store::{Put, VolumeStore};
 use crate::takeover::written_by;
 use crate::{CreateOptions, Error};
@@ -66,12 +66,41 @@ pub struct VolumeInfo {
     pub log_objects: u64,
     /// Bytes of the log's objects.
     pub log_bytes: u64,
+    /// Bytes of blocks that the extent map points at: what the volume shows that is not zeroes.
+    pub live_bytes: u64,
+    /// Bytes of all that the volume has in the bucket: log, checkpoints, superblock versions, archive.
+    pub bucket_bytes: u64,
+    /// The kept checkpoints, oldest first.
+    pub checkpoints: Vec<CheckpointInfo>,
+    /// Log objects behind the newest checkpoint that can be used: what an opening reads the headers of.
+    pub tail_objects: u64,
+    /// Objects that are still there, but may be deleted at any moment.
+    pub condemned_objects: u64,
+    /// Their bytes.
+    pub condemned_bytes: u64,
     /// The local journal in use: it may hold flushed writes that the store does not.
     pub journal: Option<JournalId>,
     /// What the log's last object of data says of its time and journal.
     pub last_data: Option<LastData>,
     /// When the superblock version that counts was written, by its writer's clock, in milliseconds since 1970.
     pub written_unix_ms: u64,
+}
+
+/// A checkpoint that the superblock names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointInfo {
+    /// The last log object that it contains.
+    pub as_of: SequenceNumber,
+    /// When it was stored, by the store's clock, in milliseconds since 1970; `None` if its object is missing.
+    pub stored_unix_ms: Option<i64>,
+}
+
+impl VolumeInfo {
+    /// Bytes of the log for each live byte; `None` where nothing is live.
+    #[allow(clippy::cast_precision_loss)] // a ratio
+    pub fn space_amplification(&self) -> Option<f64> {
+        (self.live_bytes > 0).then(|| self.log_bytes as f64 / self.live_bytes as f64)
+    }
 }
 
 /// Creates a volume on `bucket`, whose prefix is the volume's own.
@@ -215,18 +244,39 @@ pub(crate) async fn newest_readable(
     }
 }
 
-/// Reads what the volume on `bucket` is, writing nothing. Reads the headers of its whole log.
+/// Reads what the volume on `bucket` is, writing nothing. Reads the headers of its log behind the newest checkpoint, and
+/// lists the rest.
 ///
 /// # Errors
 /// [`Error::NotFound`] if there is none.
 pub async fn inspect(bucket: &Bucket) -> Result<VolumeInfo, Error> {
     let store = VolumeStore::new(bucket.clone());
-    let (number, superblock) = newest_readable(&store, false).await?;
-    let listed = store.list_log(None).await?;
-    let recovered = recover(&store, &superblock, true).await?;
+    let (number, superblock, recovered) = recover_for_reading(&store, false).await?;
     if let Some(damage) = &recovered.damage {
         tracing::warn!("{damage}");
     }
+    let list = async |folder| bucket.list(folder, None).await.map_err(|error| store.store_error(error));
+    let (log, superblocks, parts, archived) = futures::try_join!(
+        store.list_log(None),
+        list(names::SUPERBLOCK_FOLDER),
+        list(names::CHECKPOINT_FOLDER),
+        list(names::ARCHIVE_FOLDER),
+    )?;
+    let log_bytes = log.iter().map(|entry| entry.object_bytes).sum();
+    let beside = superblocks.iter().chain(&parts).chain(&archived);
+    let beside_bytes: u64 = beside.map(|entry| entry.object_bytes).sum();
+    let condemned = log.iter().filter(|entry| superblock.is_condemned(entry.number));
+    let (condemned_objects, condemned_bytes) =
+        condemned.fold((0, 0), |(objects, bytes), entry| (objects + 1, bytes + entry.object_bytes));
+    let checkpoints = superblock.checkpoints.iter().map(|checkpoint| {
+        let name = names::checkpoint_part(&checkpoint.part);
+        let stored = parts.iter().find(|entry| entry.name == name);
+        CheckpointInfo {
+            as_of: checkpoint.stamp.as_of,
+            stored_unix_ms: stored.map(|entry| entry.last_modified_unix_ms),
+        }
+    });
+    let replay = &recovered.replay;
     Ok(VolumeInfo {
         label: store.label(),
         volume_id: superblock.volume_id,
@@ -237,14 +287,20 @@ pub async fn inspect(bucket: &Bucket) -> Result<VolumeInfo, Error> {
         window: superblock.window,
         unsafe_single_writer: superblock.unsafe_single_writer,
         log_first_number: superblock.log_first_number,
-        log_layout: superblock.log_layout,
         closed_cleanly: superblock.closed_at.is_some(),
-        durable_number: recovered.replay.last().map(|(number, _)| number),
-        log_objects: listed.len() as u64,
-        log_bytes: listed.iter().map(|entry| entry.object_bytes).sum(),
+        durable_number: replay.last().map(|(number, _)| number),
+        log_objects: log.len() as u64,
+        log_bytes,
+        live_bytes: replay.prefix().objects().totals().live_blocks * BLOCK_BYTES,
+        bucket_bytes: log_bytes + beside_bytes,
+        checkpoints: checkpoints.collect(),
+        tail_objects: replay.objects_processed(),
+        condemned_objects,
+        condemned_bytes,
         journal: superblock.journal,
-        last_data: recovered.replay.last_data(),
+        last_data: replay.last_data(),
         written_unix_ms: superblock.written_unix_ms,
+        log_layout: superblock.log_layout,
     })
 }
 

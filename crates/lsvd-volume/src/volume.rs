@@ -216,7 +216,7 @@ impl Volume {
     pub async fn open_read_only(bucket: Bucket, options: OpenOptions) -> Result<Self, Error> {
         check_options(&options)?;
         let store = VolumeStore::new(bucket);
-        let (number, superblock, recovered) = recover_for_reading(&store).await?;
+        let (number, superblock, recovered) = recover_for_reading(&store, true).await?;
         let Recovered { replay, strays, damage, .. } = recovered;
         if let Some(damage) = damage {
             let next = replay.next_number();

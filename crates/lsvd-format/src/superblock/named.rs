@@ -34,6 +34,12 @@ pub struct NumberRange {
 }
 
 impl Superblock {
+    /// Whether a log object may be gone, or go at any moment.
+    pub fn is_condemned(&self, number: SequenceNumber) -> bool {
+        let after = self.condemned.partition_point(|range| range.last < number);
+        self.condemned.get(after).is_some_and(|range| range.first <= number)
+    }
+
     /// Whether the checkpoints are possible ones.
     pub(super) fn check_checkpoints(&self) -> Result<(), String> {
         let says_so = self.features_to_read.iter().any(|feature| feature == FEATURE_CHECKPOINT);

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use lsvd_backend::BucketUrl;
-use lsvd_volume::{JournalLag, ObjectFormat, VolumeInfo, journal_lag};
+use lsvd_volume::{CheckpointInfo, JournalLag, ObjectFormat, VolumeInfo, journal_lag};
 use serde::Serialize;
 
 use crate::cli::Info;
@@ -36,6 +36,12 @@ pub(crate) struct VolumeJson {
     durable_number: Option<u64>,
     log_objects: u64,
     log_bytes: u64,
+    live_bytes: u64,
+    bucket_bytes: u64,
+    checkpoints: Vec<CheckpointJson>,
+    tail_objects: u64,
+    condemned_objects: u64,
+    condemned_bytes: u64,
     written_unix_ms: u64,
     flush: &'static str,
     journal: Option<String>,
@@ -48,6 +54,13 @@ struct Format1Json {
     prefix: String,
     first_number: u64,
     name_digits: u8,
+}
+
+/// A kept checkpoint.
+#[derive(Debug, Serialize)]
+struct CheckpointJson {
+    as_of: u64,
+    stored_unix_ms: Option<i64>,
 }
 
 impl VolumeJson {
@@ -73,12 +86,22 @@ impl VolumeJson {
             durable_number: info.durable_number.map(|number| number.0),
             log_objects: info.log_objects,
             log_bytes: info.log_bytes,
+            live_bytes: info.live_bytes,
+            bucket_bytes: info.bucket_bytes,
+            checkpoints: info.checkpoints.iter().map(checkpoint).collect(),
+            tail_objects: info.tail_objects,
+            condemned_objects: info.condemned_objects,
+            condemned_bytes: info.condemned_bytes,
             written_unix_ms: info.written_unix_ms,
             flush: flush(info),
             journal: info.journal.map(|journal| journal.to_string()),
             stored_unix_ms: info.last_data.map(|last| last.sealed_unix_ms),
         }
     }
+}
+
+fn checkpoint(of: &CheckpointInfo) -> CheckpointJson {
+    CheckpointJson { as_of: of.as_of.0, stored_unix_ms: of.stored_unix_ms }
 }
 
 #[derive(Serialize)]
@@ -165,6 +188,11 @@ fn rows(url: &BucketUrl, info: &VolumeInfo) -> Vec<Vec<String>> {
         ("identity", info.volume_id.to_string()),
         ("size", size),
         ("log", log),
+        ("live", live(info)),
+        ("condemned", condemned(info)),
+        ("in the bucket", units::bytes_human(info.bucket_bytes)),
+        ("checkpoints", checkpoints(info)),
+        ("behind them", format!("{} log objects", units::grouped(info.tail_objects))),
         ("log format", log_format(info)),
         ("last log object", durable),
         ("state", state(info).to_owned()),
@@ -178,6 +206,36 @@ fn rows(url: &BucketUrl, info: &VolumeInfo) -> Vec<Vec<String>> {
     ]
     .map(|(head, words)| vec![head.to_owned(), words])
     .into()
+}
+
+fn live(info: &VolumeInfo) -> String {
+    let live = units::bytes_human(info.live_bytes);
+    match info.space_amplification() {
+        Some(ratio) => format!("{live}; the log holds {ratio:.2} bytes for each"),
+        None => live,
+    }
+}
+
+fn condemned(info: &VolumeInfo) -> String {
+    match info.condemned_objects {
+        0 => "nothing".to_owned(),
+        objects => format!(
+            "{} in {} objects: dead, and deleted soon while a daemon serves the volume",
+            units::bytes_human(info.condemned_bytes),
+            units::grouped(objects)
+        ),
+    }
+}
+
+fn checkpoints(info: &VolumeInfo) -> String {
+    if info.checkpoints.is_empty() {
+        return "none: opening reads the header of every log object".to_owned();
+    }
+    let told = info.checkpoints.iter().map(|checkpoint| {
+        let stored = checkpoint.stored_unix_ms.map(|at| units::utc(u64::try_from(at).unwrap_or(0)));
+        format!("as of {} ({})", checkpoint.as_of, stored.as_deref().unwrap_or("MISSING"))
+    });
+    told.collect::<Vec<_>>().join(", ")
 }
 
 fn append_format(info: &VolumeInfo) -> ObjectFormat {

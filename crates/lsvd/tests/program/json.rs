@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::nbd_client::Request;
 use crate::rig::{Rig, block, lsvd, write};
 
-const VOLUME_FIELDS: [(&str, &str); 19] = [
+const VOLUME_FIELDS: [(&str, &str); 25] = [
     ("name", "text"),
     ("url", "text"),
     ("volume_id", "text"),
@@ -21,6 +21,12 @@ const VOLUME_FIELDS: [(&str, &str); 19] = [
     ("durable_number", "number or null"),
     ("log_objects", "number"),
     ("log_bytes", "number"),
+    ("live_bytes", "number"),
+    ("bucket_bytes", "number"),
+    ("checkpoints", "list"),
+    ("tail_objects", "number"),
+    ("condemned_objects", "number"),
+    ("condemned_bytes", "number"),
     ("written_unix_ms", "number"),
     ("flush", "text"),
     ("journal", "text or null"),
@@ -32,6 +38,7 @@ fn is(value: &Value, kind: &str) -> bool {
         "text" => value.is_string(),
         "number" => value.is_u64(),
         "bool" => value.is_boolean(),
+        "list" => value.is_array(),
         "text or null" => value.is_string() || value.is_null(),
         "object or null" => value.is_object() || value.is_null(),
         _ => value.is_u64() || value.is_null(),
