@@ -11,7 +11,7 @@ use lsvd_format::{JournalId, ObjectFormat, SuperblockNumber};
 use lsvd_local::{Held, Journal, JournalError};
 
 use crate::journal::{AnyFiles, JournalOptions, blocking, open_files};
-use crate::recovery::recover;
+use crate::recovery::recover_for_reading;
 use crate::root::newest_readable;
 use crate::store::{Put, VolumeStore};
 use crate::{Error, OpenOptions};
@@ -49,7 +49,9 @@ pub(crate) async fn open_journal(
         return Err(failed(JournalError::OlderVolume { epoch, volume_epoch: superblock.epoch }));
     }
     if superblock.journal.is_none() && journal.has_segments() {
-        let replay = recover(store, &superblock, true).await?.replay;
+        // Whoever has the volume may have collected meanwhile what the version above still refers to.
+        let (_, superblock, recovered) = recover_for_reading(store, false).await?;
+        let replay = recovered.replay;
         if contained_by_log(&superblock, &replay, &journal).map_err(failed)?.is_none()
             && has_more(&replay, &journal).map_err(failed)?
         {
