@@ -5,6 +5,7 @@
 //! commit is durable when it returns, everywhere; 4. what nbdkit and nbdfuse cost by themselves is a column of its own.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -36,7 +37,7 @@ pub(crate) struct Databases {
 
 /// What one command may take beside what it measures.
 const LIMIT: Duration = Duration::from_secs(600);
-const DISK_BYTES: u64 = 4 << 30;
+const DISK_BYTES: u64 = 3 << 30;
 /// PostgreSQL's own defaults hold but for these: WAL goes on in one checkpoint's span, as in a server that is not idle.
 const SETTINGS: &[&str] = &["synchronous_commit=on", "shared_buffers=128MB", "max_wal_size=4GB"];
 
@@ -96,12 +97,13 @@ pub(super) fn run(args: &Databases) -> Result<()> {
     }
     std::fs::create_dir_all(&dir)?;
     let dir = dir.canonicalize()?;
+    let image = image(&dir)?;
     let mut measured: BTreeMap<(usize, usize), Vec<f64>> = BTreeMap::new();
     for round in 1..=args.rounds {
         for (column, (name, disk)) in DISKS.iter().enumerate() {
             let place = dir.join(format!("{round}-{column}"));
             std::fs::create_dir_all(&place)?;
-            let mounted = Mounted::new(*disk, &place, &lsvd, &labstore).context(*name)?;
+            let mounted = Mounted::new(*disk, &place, &image, &lsvd, &labstore).context(*name)?;
             for (row, value) in loads(args, &mounted, &place).context(*name)?.into_iter().enumerate() {
                 eprintln!("round {round}: {name}: {}: {value:.0}", LOADS[row].0);
                 measured.entry((row, column)).or_default().push(value);
@@ -208,14 +210,14 @@ impl Drop for Below {
 }
 
 impl Mounted {
-    fn new(disk: Disk, place: &Path, lsvd: &Path, labstore: &Path) -> Result<Self> {
+    fn new(disk: Disk, place: &Path, image: &Path, lsvd: &Path, labstore: &Path) -> Result<Self> {
         let files = place.join("mnt");
         let (attached, below, store) = match disk {
-            Disk::Local => (Attached::file(&image(place)?)?, Below::Nothing, None),
+            Disk::Local => (Attached::file(image)?, Below::Nothing, None),
             Disk::Nbdkit => {
                 let socket = place.join("nbdkit.sock");
                 let mut command = Command::new("nbdkit");
-                command.args(["--foreground", "--unix"]).arg(&socket).arg("file").arg(image(place)?);
+                command.args(["--foreground", "--unix"]).arg(&socket).arg("file").arg(image);
                 let child = command.stdin(Stdio::null()).spawn().context("cannot start nbdkit")?;
                 let below = Below::Nbdkit(child);
                 shell::wait_until("nbdkit listens", Duration::from_secs(10), || socket.exists())?;
@@ -258,11 +260,13 @@ impl Drop for Mounted {
     }
 }
 
-/// A file of the local disk whose blocks are its own already.
-fn image(place: &Path) -> Result<PathBuf> {
-    let path = place.join("disk.img");
-    let mut fallocate = Command::new("fallocate");
-    shell::output_ok(fallocate.args(["-l", &DISK_BYTES.to_string()]).arg(&path), LIMIT)?;
+/// A file of the local disk whose blocks were all written once: a sync of it is one of the disk, as if it were a partition, with
+/// nothing to do for the file system that it is in.
+fn image(dir: &Path) -> Result<PathBuf> {
+    let path = dir.join("disk.img");
+    let mut file = std::fs::File::create(&path)?;
+    std::io::copy(&mut std::io::repeat(1).take(DISK_BYTES), &mut file)?;
+    file.sync_all()?;
     Ok(path)
 }
 
