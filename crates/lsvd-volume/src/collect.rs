@@ -6,6 +6,7 @@
 //! for a flush, and rounds have pauses between them, which get shorter the further the volume is above its target.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -25,6 +26,10 @@ const READS_AT_ONCE: usize = 8;
 const ENTRIES_MAX: usize = 8192;
 /// Objects with less than this share of a full batch are small.
 const SMALL_SHARE: u64 = 8;
+/// This far above its target a volume is collected all the time.
+const FAR_ABOVE: f64 = 0.2;
+/// Then a turn lasts this long, before checkpoints and deletion have theirs.
+const TURN_MAX: Duration = Duration::from_secs(1);
 /// Small objects are merged when there are this many.
 const SMALL_MANY: usize = 128;
 
@@ -66,15 +71,24 @@ impl Collector {
             return Ok(());
         }
         let began = Instant::now();
-        let collected = self.collect(purpose).await?;
-        if collected.objects == 0 {
-            self.collecting = false;
+        loop {
+            let collected = self.collect(purpose).await?;
+            if collected.objects == 0 {
+                self.collecting = false;
+            }
+            // The nearer to the target, the longer the pause; far above it there is none.
+            let share = self.share();
+            if share < 1.0 || collected.objects == 0 || began.elapsed() > TURN_MAX {
+                self.pause_until = Instant::now() + began.elapsed().mul_f64(1.0 / share - 1.0);
+                return Ok(());
+            }
         }
-        // The nearer to the target, the longer the pause; far above it there is none.
+    }
+
+    /// The share of time to collect in, from the configured one at the target to all of it.
+    fn share(&self) -> f64 {
         let above = (self.core.totals().amplification() - self.options.target).max(0.0);
-        let share = (self.options.share + above / 0.2 * (1.0 - self.options.share)).min(1.0);
-        self.pause_until = Instant::now() + began.elapsed().mul_f64(1.0 / share - 1.0);
-        Ok(())
+        (self.options.share + above / FAR_ABOVE * (1.0 - self.options.share)).min(1.0)
     }
 
     /// What there is to collect for now.
