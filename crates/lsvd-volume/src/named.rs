@@ -20,6 +20,8 @@ struct Newest {
     number: SuperblockNumber,
     superblock: Superblock,
     written: u32,
+    /// A version was put under the next number, and whether it is stored is not known.
+    unsettled: bool,
 }
 
 /// The superblock of an open volume; clones are the same one.
@@ -37,7 +39,7 @@ impl NamedState {
         number: SuperblockNumber,
         superblock: Superblock,
     ) -> Self {
-        let newest = Arc::new(Mutex::new(Newest { number, superblock, written: 0 }));
+        let newest = Arc::new(Mutex::new(Newest { number, superblock, written: 0, unsettled: false }));
         Self { store, environment, newest }
     }
 
@@ -51,15 +53,25 @@ impl NamedState {
     /// # Errors
     /// [`Error::Fenced`] if another writer has written it. After a store's error it may be stored or not: the next call
     /// finds out.
-    pub(crate) async fn update(&self, mut change: impl FnMut(&mut Superblock)) -> Result<Superblock, Error> {
-        let mut newest = self.newest.lock().await;
+    pub(crate) async fn update(&self, change: impl FnMut(&mut Superblock)) -> Result<Superblock, Error> {
+        self.write(&mut *self.newest.lock().await, change).await
+    }
+
+    async fn write(
+        &self,
+        newest: &mut Newest,
+        mut change: impl FnMut(&mut Superblock),
+    ) -> Result<Superblock, Error> {
         loop {
             let number = newest.number.next();
             let mut next = newest.superblock.clone();
             next.written_unix_ms = (self.environment.now_unix_ms)();
             next.written_by = written_by();
             change(&mut next);
-            match self.store.put_superblock(number, &next).await? {
+            newest.unsettled = true;
+            let put = self.store.put_superblock(number, &next).await?;
+            newest.unsettled = false;
+            match put {
                 Put::Mine => {
                     newest.number = number;
                     newest.superblock = next.clone();
@@ -81,12 +93,16 @@ impl NamedState {
         }
     }
 
-    /// Looks whether this writer is the newest still (rule 9).
+    /// Looks whether this writer is the newest still (rule 9), and knows what it has stored: a version whose outcome is open
+    /// may name what would be deleted, so its number is settled first (rule 2).
     ///
     /// # Errors
     /// [`Error::Fenced`] if it is not, or the store's.
     pub(crate) async fn check_newest(&self) -> Result<(), Error> {
-        let newest = self.newest.lock().await;
+        let mut newest = self.newest.lock().await;
+        if newest.unsettled {
+            self.write(&mut newest, |_| {}).await?;
+        }
         let above = self.store.superblock_numbers(Some(newest.number)).await?;
         let Some(&highest) = above.last() else { return Ok(()) };
         // It may be an earlier try of mine whose answer was lost.

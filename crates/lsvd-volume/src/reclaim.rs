@@ -165,6 +165,9 @@ impl Reclaimer {
         }
         // The listing was before this look: what a newer writer stores is not on it.
         self.named.check_newest().await?;
+        if self.named.get().await.checkpoints != self.swept {
+            return Ok(()); // a version of mine that was thought to have failed names other ones
+        }
         for part in due {
             let deleted = store.bucket().delete(&names::checkpoint_part(&part)).await;
             deleted.map_err(|error| store.store_error(error))?;

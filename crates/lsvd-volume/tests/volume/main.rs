@@ -14,6 +14,7 @@ mod format_1;
 mod journal;
 mod lost_answers;
 mod recovery;
+mod root_trouble;
 mod roots;
 mod stalls;
 mod stragglers;
