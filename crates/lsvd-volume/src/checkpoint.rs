@@ -39,6 +39,8 @@ pub(crate) struct Checkpointer {
     named: NamedState,
     writer: WriterId,
     serial: AtomicU32,
+    /// Kept ones that this opening found to be of no use: they do not count among those that are kept (rule 7).
+    unusable: Vec<CheckpointRef>,
 }
 
 /// What a checkpoint was.
@@ -49,9 +51,9 @@ pub(crate) struct Written {
 }
 
 impl Checkpointer {
-    pub(crate) fn new(core: Arc<Core>, named: NamedState) -> Self {
+    pub(crate) fn new(core: Arc<Core>, named: NamedState, unusable: Vec<CheckpointRef>) -> Self {
         let writer = core.writer();
-        Self { core, named, writer, serial: AtomicU32::new(0) }
+        Self { core, named, writer, serial: AtomicU32::new(0), unusable }
     }
 
     /// Writes a checkpoint as of now; `None` if the engine was in the midst of an object, or nothing is new.
@@ -71,7 +73,7 @@ impl Checkpointer {
             .update(|superblock| {
                 let mut kept = superblock.checkpoints.clone();
                 // An earlier one of the same object, of which nobody knew that it was named.
-                kept.retain(|earlier| earlier.stamp.as_of < as_of);
+                kept.retain(|earlier| earlier.stamp.as_of < as_of && !self.unusable.contains(earlier));
                 kept.push(checkpoint);
                 let dropped = kept.len().saturating_sub(CHECKPOINTS_KEPT);
                 kept.drain(..dropped);

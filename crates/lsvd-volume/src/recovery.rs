@@ -1,12 +1,15 @@
 //! Recovery: from the newest checkpoint and the log behind it to the map as of the durable point. Writes nothing.
 //!
 //! Knows how to list and to fetch headers and regions in parallel, which checkpoint can be used, and that only a complete
-//! listing or a definite "not found" ends the log (rule 4); what an object means, replay knows. Its requests: a listing,
+//! listing or a definite "not found" ends the log (rule 4); what an object means, replay knows. Its requests: two listings,
 //! a GET of the root, and what the objects behind it need.
 
+use std::collections::BTreeMap;
+
 use futures::StreamExt;
+use lsvd_backend::Listed;
 use lsvd_engine::{LastData, LogState, ObjectIndex, ObjectRecord, ObjectState, Place, Prefix, Replay};
-use lsvd_format::checkpoint::{CheckpointStamp, Root, decode_root};
+use lsvd_format::checkpoint::{CheckpointStamp, PartId, Root, decode_root};
 use lsvd_format::superblock::{CheckpointRef, Superblock};
 use lsvd_format::{AnyHeader, DecodeError, ObjectIdentity, SequenceNumber, SuperblockNumber, names};
 
@@ -28,6 +31,8 @@ pub(crate) struct Recovered {
     pub(crate) unbegun_mark: Option<SequenceNumber>,
     /// Why the run ends early, where a damaged object ended it (only if that was allowed).
     pub(crate) damage: Option<Error>,
+    /// Checkpoints that the superblock names and that are of no use.
+    pub(crate) unusable: Vec<CheckpointRef>,
 }
 
 /// Replays the gapless run of log objects behind the newest checkpoint that can be used. With `stop_at_damage` a damaged
@@ -37,15 +42,21 @@ pub(crate) async fn recover(
     superblock: &Superblock,
     stop_at_damage: bool,
 ) -> Result<Recovered, Error> {
+    let stored = match superblock.checkpoints.is_empty() {
+        true => BTreeMap::new(),
+        false => stored_parts(store).await?,
+    };
+    let mut unusable = Vec::new();
     // Newest first: the one before is used only if this one is no good, and says so.
     for checkpoint in superblock.checkpoints.iter().rev() {
-        if let Some(prefix) = read_root(store, superblock, checkpoint).await? {
+        if let Some(prefix) = read_root(store, superblock, checkpoint, &stored).await? {
             let replay = Replay::from(superblock.volume_id, superblock.size_bytes, superblock.window, prefix);
             let behind = Some((checkpoint.stamp, *checkpoint == superblock.checkpoints[0]));
             if let Some(recovered) = replay_log(store, superblock, replay, behind, stop_at_damage).await? {
-                return Ok(recovered);
+                return Ok(Recovered { unusable, ..recovered });
             }
         }
+        unusable.push(*checkpoint);
     }
     if let Some(oldest) = superblock.checkpoints.first() {
         let name = names::checkpoint_part(&oldest.part);
@@ -84,11 +95,20 @@ pub(crate) async fn recover_newest(store: &VolumeStore) -> Result<(SuperblockNum
     }
 }
 
-/// Reads a checkpoint's root; `None` if it is damaged or gone, which is said.
+/// The objects of the checkpoints' folder, with their lengths.
+async fn stored_parts(store: &VolumeStore) -> Result<BTreeMap<PartId, u64>, Error> {
+    let listed = store.bucket().list(names::CHECKPOINT_FOLDER, None).await;
+    let listed = listed.map_err(|error| store.store_error(error))?;
+    let part = |entry: &Listed| Some((names::parse_checkpoint_part(&entry.name)?, entry.object_bytes));
+    Ok(listed.iter().filter_map(part).collect())
+}
+
+/// Reads a checkpoint's root; `None` if that or an object that it refers to is damaged or gone, which is said.
 async fn read_root(
     store: &VolumeStore,
     superblock: &Superblock,
     checkpoint: &CheckpointRef,
+    stored: &BTreeMap<PartId, u64>,
 ) -> Result<Option<Prefix>, Error> {
     let name = names::checkpoint_part(&checkpoint.part);
     let range = checkpoint.root_offset_bytes..checkpoint.root_offset_bytes + checkpoint.root_bytes;
@@ -99,7 +119,14 @@ async fn read_root(
                 Ok(root) if root.stamp != checkpoint.stamp => {
                     "it is as of another object than the superblock says".to_owned()
                 }
-                Ok(root) => return Ok(Some(prefix_of(root))),
+                Ok(root) => {
+                    match root.parts.iter().find(|part| stored.get(&part.part) != Some(&part.object_bytes)) {
+                        Some(part) => {
+                            format!("'{}' is not there, or not whole", names::checkpoint_part(&part.part))
+                        }
+                        None => return Ok(Some(prefix_of(root))),
+                    }
+                }
                 Err(DecodeError::Newer { what }) => {
                     return Err(Error::Newer { volume: store.label(), what: format!("{name}: {what}") });
                 }
@@ -174,8 +201,16 @@ async fn replay_log(
         }
     }
     drop(headers);
-    load_wanted(store, &mut replay).await?;
-    Ok(Some(Recovered { replay, strays, unbegun_mark, damage }))
+    match load_wanted(store, &mut replay).await {
+        Ok(()) => {}
+        // What is wrong is the checkpoint's: the log has no part in it.
+        Err(error @ (Error::Corrupt { .. } | Error::Missing { .. })) if behind.is_some() => {
+            tracing::error!("{error}; the checkpoint before is tried");
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(Some(Recovered { replay, strays, unbegun_mark, damage, unusable: Vec::new() }))
 }
 
 /// Whether the object that a checkpoint is as of is the one that the log has under that number (rule 8). It may be

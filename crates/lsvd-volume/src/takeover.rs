@@ -15,7 +15,7 @@ use futures::StreamExt;
 use lsvd_backend::PutPayload;
 use lsvd_engine::Replay;
 use lsvd_format::log_object::{Entry, Header};
-use lsvd_format::superblock::Superblock;
+use lsvd_format::superblock::{CheckpointRef, Superblock};
 use lsvd_format::{
     AnyHeader, Epoch, JournalId, NUMBER_MAX, ObjectFormat, ObjectIdentity, SequenceNumber, SuperblockNumber,
     WriterId, names, v1,
@@ -41,6 +41,8 @@ pub(crate) struct TakenOver {
     pub(crate) superblock: Superblock,
     pub(crate) replay: Replay,
     pub(crate) recovery: Recovery,
+    /// Checkpoints that the superblock names and that are of no use: the next one takes their place.
+    pub(crate) unusable: Vec<CheckpointRef>,
 }
 
 /// Takes the volume over from whoever has it. `known` is a superblock version that was read before.
@@ -68,7 +70,8 @@ async fn end_older_writers(
     mut superblock: Superblock,
 ) -> Result<TakenOver, Error> {
     tracing::info!(volume = %store.label(), epoch = %superblock.epoch, "starting recovery");
-    let Recovered { mut replay, mut strays, unbegun_mark, .. } = recover(store, &superblock, false).await?;
+    let Recovered { mut replay, mut strays, unbegun_mark, unusable, .. } =
+        recover(store, &superblock, false).await?;
     refuse_a_newer_log(store, &superblock, &replay)?;
     refuse_a_hole(store, &replay, &strays, superblock.window).await?;
     refuse_a_shorter_log(store, &superblock, &replay)?;
@@ -98,7 +101,7 @@ async fn end_older_writers(
     }
     let recovery =
         Recovery { objects_processed, objects_archived, durable_number: fence, journal_records: 0 };
-    Ok(TakenOver { number, superblock, replay, recovery })
+    Ok(TakenOver { number, superblock, replay, recovery, unusable })
 }
 
 /// Step 1: creates the superblock version that begins this writer's epoch.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lsvd_format::SequenceNumber;
+use lsvd_format::superblock::CheckpointRef;
 use tokio::time::Instant;
 
 use crate::checkpoint::{CHECKPOINTS_KEPT, Checkpointer};
@@ -40,11 +41,11 @@ pub(crate) struct Upkeep {
 impl Upkeep {
     pub(crate) fn new(
         core: Arc<Core>,
-        named: NamedState,
+        (named, unusable): (NamedState, Vec<CheckpointRef>),
         options: UpkeepOptions,
         batch_bytes_max: u64,
     ) -> Self {
-        let checkpointer = Checkpointer::new(core.clone(), named.clone());
+        let checkpointer = Checkpointer::new(core.clone(), named.clone(), unusable);
         let reclaimer = Reclaimer::new(core.clone(), named.clone(), options.delete_after);
         let collector = Collector::new(core.clone(), options.collect, batch_bytes_max);
         let (checkpointed, advanced) = (Instant::now(), None);

@@ -186,9 +186,9 @@ impl Volume {
         let journal = open_journal(&store, &options).await?;
         let journal_id = journal.as_ref().map(Journal::id);
         let taken = take_over(&store, &options, journal_id, known).await?;
-        let TakenOver { mut number, mut superblock, replay, recovery } = taken;
+        let TakenOver { mut number, mut superblock, replay, recovery, unusable } = taken;
         let (Some(journal), Some(place)) = (journal, options.journal.clone()) else {
-            let found = TakenOver { number, superblock, replay, recovery };
+            let found = TakenOver { number, superblock, replay, recovery, unusable };
             return Ok(Self::start(store, options, found, Access::Write(None)));
         };
         let named = (&mut number, &mut superblock);
@@ -198,7 +198,7 @@ impl Volume {
         let buffer_bytes_max = options.buffer_bytes_max;
         let replaying = journal.replay(contained).map_err(|error| Error::journal(store.label(), error))?;
         let identity = (superblock.epoch, superblock.writer_id);
-        let found = TakenOver { number, superblock, replay, recovery };
+        let found = TakenOver { number, superblock, replay, recovery, unusable };
         let mut opened = Self::start(store, options, found, Access::Write(Some(position)));
         let core = opened.inner.core.clone();
         let (writer, records) = journal::replay(&core, &place, replaying, buffer_bytes_max).await?;
@@ -236,12 +236,12 @@ impl Volume {
         if let Some(journal) = superblock.journal {
             tracing::warn!(volume = %store.label(), "journal {journal} is in use: what only it holds is not shown");
         }
-        let found = TakenOver { number, superblock, replay, recovery };
+        let found = TakenOver { number, superblock, replay, recovery, unusable: Vec::new() };
         Ok(Self::start(store, options, found, Access::ReadOnly))
     }
 
     fn start(store: VolumeStore, options: OpenOptions, found: TakenOver, access: Access) -> Self {
-        let TakenOver { number: superblock_number, superblock, replay, recovery } = found;
+        let TakenOver { number: superblock_number, superblock, replay, recovery, unusable } = found;
         let (read_only, journal) = match access {
             Access::ReadOnly => (true, None),
             Access::Write(journal) => (false, journal),
@@ -299,7 +299,9 @@ impl Volume {
             reader,
         });
         if let Some(named) = named.clone().filter(|_| keeps_up) {
-            tasks.spawn(Upkeep::new(core.clone(), named, options.upkeep, options.batch_bytes_max).run());
+            let upkeep =
+                Upkeep::new(core.clone(), (named, unusable), options.upkeep, options.batch_bytes_max);
+            tasks.spawn(upkeep.run());
         }
         let closing = AtomicBool::new(false);
         Self { inner: Arc::new(Inner { core, tasks, description, named, closing }) }

@@ -60,6 +60,67 @@ fn referenced(world: &World) -> BTreeSet<String> {
     all
 }
 
+/// Rule 7: a checkpoint that an opening found damaged is not one of the two that are kept: the next one takes its place.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_checkpoint_is_not_one_of_the_two() {
+    let world = World::new().await;
+    let volume = world.open_with(busy).await;
+    write_and_wait(&volume, 1, 11).await;
+    write_and_wait(&volume, 2, 22).await;
+    drop(volume);
+    for fill in 30..34 {
+        // Each time the newest one is lost, and the one before has to do.
+        let kept = roots(&world);
+        let at = world.store.bytes(&kept[1]).unwrap().len() - 5;
+        world.store.flip(&kept[1], at);
+        let volume = world.open_with(busy).await;
+        assert_eq!(fill_of(&volume, 1).await.unwrap(), 11);
+        assert_eq!(fill_of(&volume, 2).await.unwrap(), 22);
+        write_and_wait(&volume, 3, fill).await;
+        assert_eq!(roots(&world)[0], kept[0], "the one that it opened with stays");
+        assert!(!roots(&world).contains(&kept[1]));
+        drop(volume);
+    }
+    let volume = world.open_with(busy).await;
+    assert_eq!(fill_of(&volume, 3).await.unwrap(), 33);
+}
+
+/// Rule 7: a checkpoint whose regions are gone, short or damaged is no better than one without a root.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_without_its_regions_is_passed_over() {
+    for harm in ["gone", "short", "damaged"] {
+        let world = World::new().await;
+        let volume = world.open_with(busy).await;
+        write_and_wait(&volume, 1, 11).await;
+        write_and_wait(&volume, 2, 22).await;
+        // What the tail changes is loaded at once.
+        let quiet = |options: &mut OpenOptions| {
+            options.upkeep.look_every = Duration::from_secs(1 << 30);
+        };
+        drop(volume);
+        let volume = world.open_with(quiet).await;
+        write_block(&volume, 3, 33).await.unwrap();
+        drop(volume);
+        let kept = newest(&world).checkpoints;
+        let of_newest = format!("{:016x}-", kept[1].stamp.as_of.0);
+        let root = names::checkpoint_part(&kept[1].part);
+        let parts = world.store.names(&format!("checkpoint/{of_newest}"));
+        let part = parts.iter().find(|part| **part != root).unwrap();
+        match harm {
+            "gone" => world.store.remove(part),
+            "short" => {
+                let bytes = world.store.bytes(part).unwrap();
+                world.store.put(part, bytes.slice(..bytes.len() - 1));
+            }
+            _ => world.store.flip(part, world.store.bytes(part).unwrap().len() - 5),
+        }
+        let volume = world.open_with(quiet).await;
+        for (block, fill) in [(1, 11), (2, 22), (3, 33)] {
+            assert_eq!(fill_of(&volume, block).await.unwrap(), fill, "{harm}");
+        }
+    }
+}
+
 /// Rules 2 and 7: a checkpoint of which it is not known whether it was named stays until that is known.
 #[tokio::test(start_paused = true)]
 async fn a_checkpoint_that_was_named_after_all_stays() {
