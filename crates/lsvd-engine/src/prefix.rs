@@ -166,6 +166,11 @@ impl Prefix {
         self.places[&region]
     }
 
+    /// Where a region is stored, if it is.
+    pub fn find_place(&self, region: RegionIndex) -> Option<Place> {
+        self.places.get(&region).copied()
+    }
+
     /// Whether a region's content can belong to this prefix: each object is known and has the blocks.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use lsvd_format::superblock::{self, Superblock};
 use lsvd_format::{SequenceNumber, names};
 use lsvd_volume::{CollectOptions, CreateOptions, OpenOptions, UpkeepOptions, Volume, create};
 
-use crate::common::{Fate, MIB, Verb, World, blocks, fill_of, log, write_block};
+use crate::common::{Fate, MIB, Verb, World, blocks, fill_of, log, settle, write_block};
 
 /// A checkpoint for each object, and what is dead is deleted soon; nothing is collected.
 fn busy(options: &mut OpenOptions) {
@@ -212,4 +212,44 @@ async fn who_was_taken_over_deletes_nothing() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(world.store.count(Verb::Delete, ""), 0);
     drop(old);
+}
+
+/// Rule 7: a reader goes on as of a newer state while a region of the old one is on its way: that is of no use to anybody,
+/// and no damage either.
+#[tokio::test(start_paused = true)]
+async fn a_region_that_arrives_after_a_reload_is_no_damage() {
+    let world = World::empty();
+    create(&world.bucket, &CreateOptions { size_bytes: 128 * MIB, ..world.create_options() }).await.unwrap();
+    let writer = world.open_with(busy).await;
+    let far = 64 * MIB / 4096;
+    writer.write(0, blocks(4, 11), false).await.unwrap();
+    write_and_wait(&writer, far, 21).await;
+    let mut options = world.options();
+    options.cache_bytes_max = 0;
+    options.io_timeout = Duration::from_secs(3600);
+    let reader = Volume::open_read_only(world.bucket.clone(), options).await.unwrap();
+    assert_eq!(fill_of(&reader, far).await.unwrap(), 21);
+    let regions = referenced(&world).into_iter().find(|name| !roots(&world).contains(name)).unwrap();
+    world.store.always(Verb::Get, &regions, Fate::Hangs);
+    let waiting = tokio::spawn({
+        let reader = reader.clone();
+        async move { fill_of(&reader, 3).await }
+    });
+    settle().await;
+    // The log goes on without the object of both, and its slot is another's; the old regions stay.
+    let old = world.store.bytes(&regions).unwrap();
+    writer.write(0, blocks(4, 12), false).await.unwrap();
+    for fill in 22..25 {
+        write_and_wait(&writer, far, fill).await;
+    }
+    while world.store.bytes(&log(9)).is_some() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    write_and_wait(&writer, far, 25).await;
+    world.store.put(&regions, old);
+    assert_eq!(fill_of(&reader, far).await.unwrap(), 25);
+    assert_eq!(reader.stats().reloads, 1);
+    world.store.release();
+    assert_eq!(waiting.await.unwrap().unwrap(), 12);
+    assert_eq!(reader.stats().reloads, 1);
 }
