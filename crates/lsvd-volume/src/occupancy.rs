@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use lsvd_format::names;
+use lsvd_format::{SuperblockNumber, names};
 
 use crate::root::newest_readable;
 use crate::store::VolumeStore;
@@ -20,8 +20,9 @@ pub(crate) async fn refuse_if_in_use(
     quiet_for: Duration,
     environment: &Environment,
 ) -> Result<(), Error> {
-    let (_, superblock) = newest_readable(store, false).await?;
-    if superblock.closed_at.is_some() {
+    let (number, superblock) = newest_readable(store, false).await?;
+    // The first version is of whoever made the volume: nobody has opened it yet.
+    if superblock.closed_at.is_some() || number == SuperblockNumber(1) {
         return Ok(());
     }
     let store_error = |error| store.store_error(error);

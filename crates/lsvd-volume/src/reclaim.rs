@@ -32,6 +32,8 @@ pub(crate) struct Reclaimer {
     condemned: Option<(BTreeSet<SequenceNumber>, Instant)>,
     /// Numbers of the list that are deleted: the next version leaves them out.
     deleted: BTreeSet<SequenceNumber>,
+    /// Objects that this opening has deleted, and their bytes.
+    deleted_so_far: (u64, u64),
     /// The oldest checkpoint when all dead objects were last condemned.
     condemned_as_of: Option<SequenceNumber>,
     /// Since when no kept root refers to these objects of the checkpoints' folder.
@@ -50,6 +52,7 @@ impl Reclaimer {
             delete_after,
             condemned: None,
             deleted: BTreeSet::new(),
+            deleted_so_far: (0, 0),
             condemned_as_of: None,
             unreferenced: BTreeMap::new(),
             roots: Vec::new(),
@@ -66,6 +69,16 @@ impl Reclaimer {
         self.condemn(&superblock).await?;
         self.delete_condemned().await?;
         self.sweep_checkpoints().await
+    }
+
+    /// Whether no log object is left to delete, as far as the last round has seen.
+    pub(crate) async fn is_done(&self) -> bool {
+        self.condemned.is_none() && self.named.get().await.condemned.is_empty()
+    }
+
+    /// Log objects that this opening has deleted, and their bytes.
+    pub(crate) fn deleted(&self) -> (u64, u64) {
+        self.deleted_so_far
     }
 
     /// Puts dead objects on the superblock's list, when the list before is worked off.
@@ -116,7 +129,13 @@ impl Reclaimer {
             match result {
                 Ok(number) => {
                     self.deleted.insert(number);
-                    self.core.engine(|engine| engine.forget(number));
+                    self.deleted_so_far.0 += 1;
+                    self.deleted_so_far.1 += self.core.engine(|engine| {
+                        let objects = engine.prefix().objects();
+                        let bytes = objects.find(number).map_or(0, |index| objects.get(index).object_bytes());
+                        engine.forget(number);
+                        bytes
+                    });
                 }
                 Err(error) => failed = Some(error),
             }

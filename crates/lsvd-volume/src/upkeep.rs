@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use lsvd_format::SequenceNumber;
 use lsvd_format::superblock::CheckpointRef;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::checkpoint::{CHECKPOINTS_KEPT, Checkpointer};
@@ -26,12 +27,12 @@ const REGION_BYTES: u64 = 110 << 10;
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Upkeep {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     named: NamedState,
-    options: UpkeepOptions,
+    pub(crate) options: UpkeepOptions,
     checkpointer: Checkpointer,
-    reclaimer: Reclaimer,
-    collector: Collector,
+    pub(crate) reclaimer: Reclaimer,
+    pub(crate) collector: Collector,
     /// When the last checkpoint was written, and the next number then.
     checkpointed: Instant,
     /// The newest checkpoint when it was last looked whether something died.
@@ -52,14 +53,17 @@ impl Upkeep {
         Self { core, named, options, checkpointer, reclaimer, collector, checkpointed, advanced }
     }
 
-    /// Runs until the volume ends.
-    pub(crate) async fn run(mut self) {
+    /// Runs until the volume ends; whoever holds the lock meanwhile does it in its place.
+    pub(crate) async fn run(upkeep: Arc<Mutex<Self>>, look_every: Duration) {
         loop {
-            tokio::time::sleep(self.options.look_every).await;
-            match self.round().await {
+            tokio::time::sleep(look_every).await;
+            let mut one = upkeep.lock().await;
+            let done = one.round().await;
+            match done {
                 Ok(()) => {}
-                Err(error @ Error::Fenced { .. }) => return self.core.end(error),
+                Err(error @ Error::Fenced { .. }) => return one.core.end(error),
                 Err(error) => {
+                    drop(one);
                     tracing::warn!("upkeep is tried again in {} s: {error}", PAUSE_AFTER_FAILURE.as_secs());
                     tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
                 }
@@ -68,8 +72,8 @@ impl Upkeep {
     }
 
     async fn round(&mut self) -> Result<(), Error> {
-        if self.checkpoint_is_due() && self.checkpointer.write().await?.is_some() {
-            self.checkpointed = Instant::now();
+        if self.checkpoint_is_due() {
+            self.write_checkpoint().await?;
         }
         self.advance_for_the_dead().await?;
         self.reclaimer.round().await?;
@@ -94,6 +98,15 @@ impl Upkeep {
             self.core.collected(Vec::new(), Vec::new()).await?;
         }
         Ok(())
+    }
+
+    /// Writes a checkpoint; `false` if an object is just being applied.
+    pub(crate) async fn write_checkpoint(&mut self) -> Result<bool, Error> {
+        let written = self.checkpointer.write().await?.is_some();
+        if written {
+            self.checkpointed = Instant::now();
+        }
+        Ok(written)
     }
 
     /// A checkpoint is due when the tail is long or old: long enough that its data is worth more than what the checkpoint

@@ -15,10 +15,12 @@ use lsvd_format::{
     BLOCK_BYTES, Epoch, JournalId, JournalPosition, ObjectFormat, SequenceNumber, VolumeId, WriterId,
 };
 use lsvd_local::{Journal, JournalWriter};
+use tokio::sync::Mutex;
 
 use crate::acceptance::{Accepted, accept, open_journal};
 use crate::core::{Core, Parts, Reader};
 use crate::fetch::Fetcher;
+use crate::garbage::{CollectionGoal, Garbage, GivenBack, garbage};
 use crate::guarantees::check_guarantees;
 use crate::journal;
 use crate::named::NamedState;
@@ -144,6 +146,8 @@ struct Inner {
     description: VolumeDescription,
     /// `None` if it is read-only.
     named: Option<NamedState>,
+    /// `None` if it is read-only, or its log goes on in format 1.
+    upkeep: Option<Arc<Mutex<Upkeep>>>,
     closing: AtomicBool,
 }
 
@@ -298,13 +302,14 @@ impl Volume {
             journal: journal.map(|_| Arc::default()),
             reader,
         });
-        if let Some(named) = named.clone().filter(|_| keeps_up) {
-            let upkeep =
-                Upkeep::new(core.clone(), (named, unusable), options.upkeep, options.batch_bytes_max);
-            tasks.spawn(upkeep.run());
-        }
+        let upkeep = named.clone().filter(|_| keeps_up).map(|named| {
+            let upkeep = Upkeep::new(core.clone(), (named, unusable), options.upkeep, options.batch_bytes_max);
+            let upkeep = Arc::new(Mutex::new(upkeep));
+            tasks.spawn(Upkeep::run(upkeep.clone(), options.upkeep.look_every));
+            upkeep
+        });
         let closing = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { core, tasks, description, named, closing }) }
+        Self { inner: Arc::new(Inner { core, tasks, description, named, upkeep, closing }) }
     }
 
     /// What was opened.
@@ -463,6 +468,35 @@ impl Volume {
             return Ok(Vec::new());
         }
         self.inner.core.block_status(offset_bytes, length_bytes).await
+    }
+
+    /// What a collection with this goal would find now, and give back. Writes nothing.
+    pub fn garbage(&self, goal: CollectionGoal) -> Garbage {
+        self.inner.core.engine(|engine| garbage(engine, goal))
+    }
+
+    /// Collects, waits [`crate::UpkeepOptions::delete_after`] and deletes until all that can be given back is.
+    ///
+    /// # Errors
+    /// The store's, or what ended the volume: what was done is done, and the rest is done by the next call, or behind the
+    /// clients. [`Error::Invalid`] if the log goes on in format 1.
+    pub async fn collect_garbage(&self, goal: CollectionGoal) -> Result<GivenBack, Error> {
+        self.check_open()?;
+        if self.inner.description.read_only {
+            return Err(Error::ReadOnly { volume: self.label() });
+        }
+        let Some(upkeep) = &self.inner.upkeep else {
+            return Err(Error::Invalid(format!(
+                "volume '{}' writes its log in format 1, for good: it has no checkpoints, and nothing of it is collected; to \
+                 leave that format, create another volume and copy this one into it",
+                self.label()
+            )));
+        };
+        let given_back = upkeep.lock().await.run_to_its_end(goal).await;
+        if let Err(error @ Error::Fenced { .. }) = &given_back {
+            self.inner.core.end(error.clone());
+        }
+        given_back
     }
 
     /// Drains, flushes and marks the volume as closed cleanly. Later requests fail with [`Error::Closed`].

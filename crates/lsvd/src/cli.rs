@@ -9,6 +9,7 @@ mod attach;
 mod create;
 mod demo;
 mod doctor;
+mod gc;
 mod info;
 mod ls;
 mod manual;
@@ -25,6 +26,7 @@ pub(crate) use self::attach::{Attach, Detach};
 pub(crate) use self::create::Create;
 pub(crate) use self::demo::Demo;
 pub(crate) use self::doctor::Doctor;
+pub(crate) use self::gc::{Collecting, Gc, Upgrade};
 pub(crate) use self::info::Info;
 pub(crate) use self::ls::Ls;
 pub(crate) use self::manual::{Completions, Man};
@@ -44,7 +46,7 @@ Exit codes:
   5    corrupt, or written by a newer lsvd
   6    not there, or there already
   7    the store does not hold create-only PUT, and nobody vouched for a single writer
-  8    --if-free, adopt: somebody else seems to write the volume
+  8    --if-free, adopt, gc, upgrade: somebody else seems to write the volume
   9    the local journal is needed, damaged, in use or another volume's, or its disk failed
   130  stopped at once by a second signal
 
@@ -121,6 +123,8 @@ impl Cli {
             Command::Serve(arguments) => Some(arguments.lines),
             Command::Ls(arguments) => Some(arguments.lines),
             Command::Info(arguments) => Some(arguments.lines),
+            Command::Gc(arguments) => Some(arguments.common.lines),
+            Command::Upgrade(arguments) => Some(arguments.common.lines),
             Command::Doctor(arguments) => Some(arguments.lines),
             Command::Attach(arguments) => Some(arguments.lines),
             Command::Detach(arguments) => Some(arguments.lines),
@@ -148,6 +152,10 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Say what a volume is, writing nothing
     Info(Info),
+    /// Collect the garbage of a volume that nobody serves; a daemon does it by itself
+    Gc(Gc),
+    /// Write anew what a volume holds in objects of format 1, so that all of it has checksums
+    Upgrade(Upgrade),
     /// Examine a store: what it promises, what it permits, how fast it is, what its settings would do to a volume
     Doctor(Doctor),
     /// Create, serve, write, kill, recover and verify a volume in a temporary directory

@@ -129,8 +129,8 @@ pub(crate) fn help(error: &anyhow::Error) -> Option<&'static str> {
             JournalError::OtherVolume { .. } => None,
         },
         Error::InUse { .. } => Some(
-            "stop the other daemon, which closes the volume, or wait; without --if-free it is taken over, and the other \
-             daemon is fenced",
+            "stop the other daemon, which closes the volume, or wait; `lsvd serve` without --if-free takes it over, and the \
+             other daemon is fenced",
         ),
         _ => None,
     })

@@ -6,6 +6,7 @@ pub(crate) mod adopt;
 pub(crate) mod attach;
 pub(crate) mod create;
 pub(crate) mod doctor;
+pub(crate) mod gc;
 pub(crate) mod info;
 pub(crate) mod ls;
 pub(crate) mod manual;

@@ -116,3 +116,46 @@ fn what_can_not_be_adopted_says_why() {
     fs::create_dir(rig.volume("empty")).unwrap();
     lsvd(&["adopt", &rig.url("empty"), "--size", "1M"]).expect(2, &["no object there is named by a number"]);
 }
+
+/// What was adopted is written anew in format 2, the old objects go, and every block reads as before.
+#[test]
+fn an_old_bucket_is_upgraded() {
+    let rig = Rig::new();
+    bucket(&rig);
+    lsvd(&["adopt", &rig.url("old"), "--size", "1M"]).expect(0, &[]);
+    let dry = lsvd(&["upgrade", &rig.url("old"), "--dry-run"]);
+    assert!(dry.expect(0, &[]).stdout.contains("would be collected\t48.0 KiB in 3 objects"), "{dry:?}");
+    let upgraded = lsvd(&["upgrade", &rig.url("old"), "--delete-after", "1s"]);
+    upgraded.expect(0, &[]);
+    assert!(upgraded.stdout.contains("nothing that is live is left in it"), "{upgraded:?}");
+    for number in 1..=3 {
+        assert!(!rig.volume("old").join(format!("{number:08x}")).exists(), "{number} is left");
+    }
+    let again = lsvd(&["upgrade", &rig.url("old"), "--json"]);
+    again.expect(0, &[]);
+    assert_eq!(serde_json::from_str::<Value>(&again.stdout).unwrap()["victims"], 0);
+    let daemon = rig.serve("old", "s", &[]);
+    let mut client = daemon.client("old");
+    for (at, fill) in [(1, 11), (2, 22), (3, 33), (5, 0)] {
+        assert_eq!(client.call(read(at * 4096, 4096)).unwrap(), block(fill));
+    }
+    drop(client);
+    daemon.stop().expect(0, &[]);
+}
+
+/// A log that goes on in format 1 stays so, and that is said.
+#[test]
+fn what_goes_on_in_format_1_is_not_upgraded() {
+    let rig = Rig::new();
+    bucket(&rig);
+    let old = rig.url("old");
+    let format_1 = ["--log-format", "1", "--unsafe-single-writer"];
+    lsvd(&[&["adopt", &old, "--size", "1M"], &format_1[..]].concat()).expect(0, &[]);
+    for command in ["gc", "upgrade"] {
+        for options in [&["--dry-run"][..], &["--unsafe-single-writer"]] {
+            let words = ["in format 1, for good", "create another volume and copy"];
+            lsvd(&[&[command, &old], options].concat()).expect(2, &words);
+        }
+    }
+    assert_eq!(info(&rig)["epoch"], 1, "it was not even taken over");
+}

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::nbd_client::Request;
-use crate::rig::{PATIENCE, Rig, lsvd, write};
+use crate::rig::{PATIENCE, Rig, block, lsvd, read, write};
 
 /// What can not be is refused before anything is opened, and says what can.
 #[test]
@@ -95,4 +95,114 @@ fn info_says_what_is_live_and_what_a_checkpoint_saves() {
     ] {
         assert!(text.contains(words), "no '{words}' in {text}");
     }
+}
+
+const MIB: u64 = 1 << 20;
+
+/// A closed volume of 16 MiB in objects of 1 MiB, of which every second block was written again.
+fn half_dead(rig: &Rig) {
+    rig.create("db1", "64M");
+    let daemon = rig.serve("db1", "s", &["--batch", "1M", "--gc-target", "off"]);
+    let mut client = daemon.client("db1");
+    for at in 0..16 {
+        let fill = u8::try_from(at).unwrap();
+        client.call(write(at * MIB, vec![fill; 1 << 20])).unwrap();
+    }
+    client.call(Request::Flush).unwrap();
+    for nth in 0..16 * 128 {
+        client.call(write(nth * 8192, block(200))).unwrap();
+    }
+    client.call(Request::Flush).unwrap();
+    drop(client);
+    daemon.stop().expect(0, &[]);
+}
+
+#[track_caller]
+fn is_as_written(rig: &Rig) {
+    let daemon = rig.serve("db1", "s", &["--gc-target", "off"]);
+    let mut client = daemon.client("db1");
+    for at in 0..16 {
+        let fill = u8::try_from(at).unwrap();
+        let bytes = client.call(read(at * MIB, 1 << 20)).unwrap();
+        for (nth, found) in bytes.chunks(4096).enumerate() {
+            assert_eq!(found, block(if nth % 2 == 0 { 200 } else { fill }), "block {nth} of MiB {at}");
+        }
+    }
+    drop(client);
+    daemon.stop().expect(0, &[]);
+}
+
+fn gc(rig: &Rig, command: &str, options: &[&str]) -> Value {
+    let url = rig.url("db1");
+    let mut arguments = vec![command, &url, "--json"];
+    arguments.extend(options);
+    let ended = lsvd(&arguments);
+    ended.expect(0, &[]);
+    serde_json::from_str(&ended.stdout).unwrap()
+}
+
+fn log_bytes(rig: &Rig) -> u64 {
+    rig.objects("db1", "log").iter().map(|path| std::fs::metadata(path).unwrap().len()).sum()
+}
+
+/// Rules 6 and 7: the bucket shrinks to the target, and what is live is as it was.
+#[test]
+fn gc_without_a_daemon() {
+    let rig = Rig::new();
+    half_dead(&rig);
+    let before = log_bytes(&rig);
+    let dry = gc(&rig, "gc", &["--dry-run", "--target", "1.1"]);
+    assert_eq!(dry["dry_run"], true);
+    assert!(dry["victims"].as_u64().unwrap() > 0, "{dry}");
+    assert_eq!(log_bytes(&rig), before, "a dry run writes nothing");
+    assert_eq!(info(&rig)["closed_cleanly"], true);
+
+    let done = gc(&rig, "gc", &["--target", "1.1", "--delete-after", "1s"]);
+    let (live, after) = (done["live_bytes"].as_u64().unwrap(), log_bytes(&rig));
+    assert_eq!(live, 16 * MIB);
+    assert!(before > live * 14 / 10 && after < live * 112 / 100, "{before} bytes, then {after}: {done}");
+    assert!(done["deleted_objects"].as_u64().unwrap() >= done["victims"].as_u64().unwrap(), "{done}");
+    let said = info(&rig);
+    assert_eq!((&said["closed_cleanly"], &said["condemned_objects"]), (&true.into(), &0.into()));
+    is_as_written(&rig);
+
+    // Nothing is left but the object that stands for nothing, which made a later checkpoint possible.
+    let again = gc(&rig, "gc", &["--target", "1.1", "--delete-after", "1s"]);
+    assert_eq!(again["victims"], 0, "{again}");
+    assert!(again["deleted_bytes"].as_u64().unwrap() < 1024, "{again}");
+    let third = gc(&rig, "gc", &["--target", "1.1", "--delete-after", "1s"]);
+    assert_eq!(third["deleted_objects"], 0, "{third}");
+    is_as_written(&rig);
+}
+
+/// A volume in which nothing is live gives all of it back.
+#[test]
+fn gc_of_an_empty_volume() {
+    let rig = Rig::new();
+    half_dead(&rig);
+    let daemon = rig.serve("db1", "s", &["--gc-target", "off"]);
+    let mut client = daemon.client("db1");
+    client.call(Request::Trim { offset_bytes: 0, length_bytes: 16 << 20 }).unwrap();
+    drop(client);
+    daemon.stop().expect(0, &[]);
+    let done = gc(&rig, "gc", &["--delete-after", "1s"]);
+    assert_eq!(done["live_bytes"], 0);
+    assert!(log_bytes(&rig) < 4096, "fences and what says nothing: {done}");
+}
+
+/// A daemon collects by itself; it is not fenced by a gc that meant well.
+#[test]
+fn gc_of_a_volume_that_is_served() {
+    let rig = Rig::new();
+    rig.create("db1", "64M");
+    let daemon = rig.serve("db1", "s", &[]);
+    let mut client = daemon.client("db1");
+    for command in ["gc", "upgrade"] {
+        lsvd(&[command, &rig.url("db1")])
+            .expect(8, &["seems to be served", "collects by itself", "help: stop"]);
+    }
+    client.call(write(0, block(1))).unwrap();
+    client.call(Request::Flush).unwrap();
+    drop(client);
+    daemon.stop().expect(0, &[]);
 }
