@@ -11,6 +11,7 @@ mod demo;
 mod doctor;
 mod gc;
 mod info;
+mod log;
 mod ls;
 mod manual;
 mod serve;
@@ -28,6 +29,7 @@ pub(crate) use self::demo::Demo;
 pub(crate) use self::doctor::Doctor;
 pub(crate) use self::gc::{Collecting, Gc, Upgrade};
 pub(crate) use self::info::Info;
+pub(crate) use self::log::Log;
 pub(crate) use self::ls::Ls;
 pub(crate) use self::manual::{Completions, Man};
 pub(crate) use self::serve::{Flush, Serve};
@@ -123,6 +125,7 @@ impl Cli {
             Command::Serve(arguments) => Some(arguments.lines),
             Command::Ls(arguments) => Some(arguments.lines),
             Command::Info(arguments) => Some(arguments.lines),
+            Command::Log(arguments) => Some(arguments.lines),
             Command::Gc(arguments) => Some(arguments.common.lines),
             Command::Upgrade(arguments) => Some(arguments.common.lines),
             Command::Doctor(arguments) => Some(arguments.lines),
@@ -152,6 +155,8 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Say what a volume is, writing nothing
     Info(Info),
+    /// List the objects of a volume's log, writing nothing
+    Log(Log),
     /// Collect the garbage of a volume that nobody serves; a daemon does it by itself
     Gc(Gc),
     /// Write anew what a volume holds in objects of format 1, so that all of it has checksums
@@ -199,4 +204,12 @@ pub(crate) struct Patience {
     /// How long the store is asked again while it does not answer
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = parse_duration)]
     pub(crate) timeout: Duration,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("with none nothing would ever be done".into()),
+        Ok(count) => Ok(count),
+        Err(_) => Err(format!("'{text}' is not a number")),
+    }
 }

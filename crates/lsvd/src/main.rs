@@ -48,6 +48,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Detach(arguments) => commands::attach::detach(&arguments),
         Command::Ls(arguments) => on_runtime(commands::ls::run(arguments)),
         Command::Info(arguments) => on_runtime(commands::info::run(arguments)),
+        Command::Log(arguments) => on_runtime(commands::log::run(arguments)),
         Command::Gc(arguments) => on_runtime(commands::gc::gc(arguments)),
         Command::Upgrade(arguments) => on_runtime(commands::gc::upgrade(arguments)),
         Command::Doctor(arguments) => on_runtime(commands::doctor::run(arguments)),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{LogLines, Store};
+use super::{LogLines, Store, at_least_one};
 use crate::units::{parse_bytes, parse_duration, parse_volume_bytes};
 
 /// `lsvd serve`
@@ -181,13 +181,5 @@ pub(super) fn parse_gc_target(text: &str) -> Result<f64, String> {
             Err("a ratio is 1.05 to 100: headers and checksums alone take 1.01 for each live byte".into())
         }
         Err(_) => Err(format!("'{text}' is no ratio: write it as 1.3, or off")),
-    }
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("with none nothing would ever be done".into()),
-        Ok(count) => Ok(count),
-        Err(_) => Err(format!("'{text}' is not a number")),
     }
 }

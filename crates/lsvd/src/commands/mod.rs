@@ -8,6 +8,7 @@ pub(crate) mod create;
 pub(crate) mod doctor;
 pub(crate) mod gc;
 pub(crate) mod info;
+pub(crate) mod log;
 pub(crate) mod ls;
 pub(crate) mod manual;
 pub(crate) mod serve;

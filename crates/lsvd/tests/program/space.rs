@@ -206,3 +206,37 @@ fn gc_of_a_volume_that_is_served() {
     drop(client);
     daemon.stop().expect(0, &[]);
 }
+
+/// What a volume's objects are, and what of them is live; `--last` reads no more than it lists.
+#[test]
+fn the_log_is_listed() {
+    let rig = Rig::new();
+    half_dead(&rig);
+    let whole = gc(&rig, "log", &[]);
+    let objects = whole["objects"].as_array().unwrap();
+    assert_eq!(objects.len(), rig.objects("db1", "log").len());
+    let of = |kind: &str| objects.iter().filter(|object| object["kind"] == kind).count();
+    assert_eq!((of("fence"), of("data")), (1, objects.len() - 1));
+    let sum = |field: &str| objects.iter().map(|object| object[field].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(sum("live_blocks") * 4096, 16 * MIB);
+    assert_eq!(sum("object_bytes"), log_bytes(&rig));
+    assert!(objects.iter().all(|object| object["sealed_unix_ms"].as_u64().unwrap() > 1_600_000_000_000));
+    let newest = gc(&rig, "log", &["--last", "3"]);
+    assert_eq!(newest["objects"].as_array().unwrap()[..], objects[objects.len() - 3..]);
+
+    gc(&rig, "gc", &["--target", "1.05", "--delete-after", "1s"]);
+    let collected = gc(&rig, "log", &[]);
+    let objects = collected["objects"].as_array().unwrap();
+    assert!(objects.iter().any(|object| object["kind"] == "relocation"), "{collected}");
+    assert_eq!(objects.iter().filter(|object| object["checkpoint"] == true).count(), 2, "{collected}");
+    let text = lsvd(&["log", &rig.url("db1")]);
+    assert!(text.expect(0, &[]).stdout.starts_with("number\tkind\tepoch\tbytes\tlive\tsealed\tremarks\n"));
+    assert!(text.stdout.contains("\t50 %\t") || text.stdout.contains("\t100 %\t"), "{text:?}");
+
+    let damaged = rig.objects("db1", "log").swap_remove(0);
+    std::fs::write(damaged, "nonsense").unwrap();
+    let listed = gc(&rig, "log", &[]);
+    let first = &listed["objects"][0];
+    assert_eq!((&first["kind"], &first["number"]), (&"damaged".into(), &objects[0]["number"]), "{first}");
+    assert_eq!(listed["objects"].as_array().unwrap()[1..], objects[1..]);
+}
