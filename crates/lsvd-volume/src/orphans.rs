@@ -7,16 +7,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lsvd_backend::{Bucket, Listed};
+use lsvd_format::checkpoint::{PartId, decode_root};
 use lsvd_format::names;
+use lsvd_format::superblock::Superblock;
 
 use crate::Error;
-use crate::recovery::recover;
+use crate::recovery::{Recovered, recover};
 use crate::root::newest_readable;
 use crate::store::VolumeStore;
 
 /// Folder below a volume's prefix of objects that are made to find out what the store does. All may be removed.
 pub const PROBE_FOLDER: &str = names::PROBE_FOLDER;
 
+/// A part of a checkpoint that is younger may be of one that is being written.
+const CHECKPOINT_AGE_MIN_MS: i64 = 3_600_000;
 /// Names that are told of each group.
 const NAMES_TOLD_MAX: usize = 3;
 
@@ -27,8 +31,11 @@ pub enum OrphanKind {
     Probe,
     /// A take-over moved them out of the log: they were beyond its end, and nobody was told that they are durable.
     Archived,
-    /// Beyond the end of the log: of a writer that crashed, until the next take-over archives them; or of one at work.
+    /// Beyond the end of the log: of a writer that crashed, until the next take-over archives them; or of one at work. Or
+    /// below it, and no part of it: put by a writer that was fenced already, or after its deletion.
     Stray,
+    /// Parts of checkpoints to which no kept one refers, of a writer that crashed: the next daemon deletes them.
+    Checkpoint,
     /// No lsvd gives such names.
     Unknown,
 }
@@ -69,14 +76,15 @@ pub async fn survey(bucket: &Bucket) -> Result<Survey, Error> {
     // First the listing, then the log: what becomes durable between the two is not taken for a stray.
     let listed = bucket.list("", None).await.map_err(|error| store.store_error(error))?;
     let recovered = recover(&store, &superblock, true).await?;
-    let strays: BTreeSet<String> = match &recovered.damage {
-        // What is behind a damaged object may well be the log's.
-        Some(_) => BTreeSet::new(),
-        None => recovered.strays.iter().map(|&number| store.log_name(number)).collect(),
+    let known = Known {
+        strays: strays(&store, &superblock, &recovered, &listed),
+        parts: parts_kept(&store, &superblock).await?,
+        // The store's clock can not be asked without writing: it is this late at least.
+        now_unix_ms: listed.iter().map(|entry| entry.last_modified_unix_ms).max().unwrap_or(i64::MIN),
     };
     let mut groups = BTreeMap::new();
     for entry in &listed {
-        if let Some(kind) = kind_of(&store, &entry.name, &strays) {
+        if let Some(kind) = known.kind_of(&store, entry) {
             add(groups.entry(kind).or_insert_with(|| Orphans::none(kind)), entry);
         }
     }
@@ -87,16 +95,77 @@ pub async fn survey(bucket: &Bucket) -> Result<Survey, Error> {
     })
 }
 
-fn kind_of(store: &VolumeStore, name: &str, strays: &BTreeSet<String>) -> Option<OrphanKind> {
-    let below = |folder: &str| name.starts_with(folder);
-    let numbered = names::parse_superblock(name).is_some() || store.is_log_name(name);
-    match () {
-        () if below(names::PROBE_FOLDER) => Some(OrphanKind::Probe),
-        () if below(names::ARCHIVE_FOLDER) => Some(OrphanKind::Archived),
-        () if strays.contains(name) => Some(OrphanKind::Stray),
-        () if numbered || below(names::CHECKPOINT_FOLDER) => None,
-        () => Some(OrphanKind::Unknown),
+/// What tells an orphan.
+struct Known {
+    strays: BTreeSet<String>,
+    /// The parts that kept checkpoints refer to; `None` if one of them can not be read, and may refer to any.
+    parts: Option<BTreeSet<PartId>>,
+    now_unix_ms: i64,
+}
+
+impl Known {
+    fn kind_of(&self, store: &VolumeStore, entry: &Listed) -> Option<OrphanKind> {
+        let name = entry.name.as_str();
+        let below = |folder: &str| name.starts_with(folder);
+        let part = names::parse_checkpoint_part(name);
+        let numbered = names::parse_superblock(name).is_some() || store.is_log_name(name);
+        match part {
+            _ if below(names::PROBE_FOLDER) => Some(OrphanKind::Probe),
+            _ if below(names::ARCHIVE_FOLDER) => Some(OrphanKind::Archived),
+            _ if self.strays.contains(name) => Some(OrphanKind::Stray),
+            Some(part) => self.is_left_over(part, entry).then_some(OrphanKind::Checkpoint),
+            None if numbered => None,
+            None => Some(OrphanKind::Unknown),
+        }
     }
+
+    fn is_left_over(&self, part: PartId, entry: &Listed) -> bool {
+        let age_ms = self.now_unix_ms.saturating_sub(entry.last_modified_unix_ms);
+        let kept = self.parts.as_ref().is_none_or(|parts| parts.contains(&part));
+        !kept && age_ms >= CHECKPOINT_AGE_MIN_MS
+    }
+}
+
+/// The log's names that are no part of it.
+fn strays(
+    store: &VolumeStore,
+    superblock: &Superblock,
+    recovered: &Recovered,
+    listed: &[Listed],
+) -> BTreeSet<String> {
+    // What is behind a damaged object may well be the log's.
+    if recovered.damage.is_some() {
+        return BTreeSet::new();
+    }
+    let mut strays: BTreeSet<String> =
+        recovered.strays.iter().map(|&number| store.log_name(number)).collect();
+    let Some(newest) = superblock.checkpoints.last().map(|checkpoint| checkpoint.stamp.as_of) else {
+        return strays;
+    };
+    let prefix = recovered.replay.prefix();
+    let is_fence = |number| prefix.log().skipped.iter().any(|(fence, _)| *fence == number);
+    for entry in listed {
+        let Some(number) = store.log_number(&entry.name) else { continue };
+        let known = prefix.objects().find(number).is_some() || is_fence(number);
+        if number <= newest && !known && !superblock.is_condemned(number) {
+            strays.insert(entry.name.clone());
+        }
+    }
+    strays
+}
+
+async fn parts_kept(store: &VolumeStore, superblock: &Superblock) -> Result<Option<BTreeSet<PartId>>, Error> {
+    let mut kept = BTreeSet::new();
+    for checkpoint in &superblock.checkpoints {
+        let name = names::checkpoint_part(&checkpoint.part);
+        let range = checkpoint.root_offset_bytes..checkpoint.root_offset_bytes + checkpoint.root_bytes;
+        let read = store.bucket().read_range(&name, range).await;
+        let Some(bytes) = read.map_err(|error| store.store_error(error))? else { return Ok(None) };
+        let Ok(root) = decode_root(superblock.volume_id, checkpoint.part, &bytes) else { return Ok(None) };
+        kept.insert(checkpoint.part);
+        kept.extend(root.parts.iter().map(|part| part.part));
+    }
+    Ok(Some(kept))
 }
 
 impl Orphans {

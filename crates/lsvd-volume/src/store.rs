@@ -81,12 +81,17 @@ impl VolumeStore {
         self.layout().map_or_else(|| names::log_object(number), |layout| layout.name(number))
     }
 
+    /// The number of a log object, if an object's name is one of the log's.
+    pub(crate) fn log_number(&self, name: &str) -> Option<SequenceNumber> {
+        match self.layout() {
+            None => names::parse_log_object(name),
+            Some(layout) => layout.parse(name),
+        }
+    }
+
     /// Whether an object's name is one of the log's.
     pub(crate) fn is_log_name(&self, name: &str) -> bool {
-        match self.layout() {
-            None => names::parse_log_object(name).is_some(),
-            Some(layout) => layout.parse(name).is_some(),
-        }
+        self.log_number(name).is_some()
     }
 
     /// Where the log's objects lie.

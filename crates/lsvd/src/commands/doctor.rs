@@ -179,6 +179,7 @@ fn kind_name(kind: OrphanKind) -> &'static str {
         OrphanKind::Probe => "probe",
         OrphanKind::Archived => "archived",
         OrphanKind::Stray => "stray",
+        OrphanKind::Checkpoint => "checkpoint",
         OrphanKind::Unknown => "unknown",
     }
 }
@@ -207,6 +208,7 @@ fn orphans_advice(survey: &Survey) -> String {
         OrphanKind::Stray => {
             "stray: beyond the end of the log; leave it: a writer may be at work, and the next take-over archives it"
         }
+        OrphanKind::Checkpoint => "checkpoint: left over by a writer that crashed; the next daemon deletes them",
         OrphanKind::Unknown => "unknown: no lsvd wrote it under this name; find out whose it is",
     });
     advice.collect::<Vec<_>>().join("; ")

@@ -1,11 +1,12 @@
 //! `lsvd doctor` as it is called: its table, its JSON as docs/json.md has it, its exit codes, and what it leaves: nothing.
 
 use std::fs;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
 use crate::nbd_client::Request;
-use crate::rig::{Rig, block, lsvd, write};
+use crate::rig::{PATIENCE, Rig, block, lsvd, write};
 
 fn examine(url: &str, code: i32) -> Value {
     let ended = lsvd(&["doctor", url, "--json"]);
@@ -133,6 +134,47 @@ fn orphans_are_told_and_kept() {
     let unfinished = finding(&told, "unfinished-files");
     assert_eq!(unfinished["verdict"], "note", "it is young: {unfinished}");
     assert!(unfinished["answered"].as_str().unwrap().contains("0000000000000051#1"), "{unfinished}");
+}
+
+/// Rules 3 and 8: parts of checkpoints to which none refers are told when they are old; what a kept one refers to, and what is
+/// condemned, is the volume's. What is below the newest checkpoint and no part of the log is a stray.
+#[test]
+fn what_checkpoints_leave_over_is_told() {
+    let rig = Rig::new();
+    rig.create("db1", "64M");
+    let daemon = rig.serve("db1", "s", &["--checkpoint-interval", "1ms"]);
+    let mut client = daemon.client("db1");
+    let checkpoints = || {
+        let told = lsvd(&["info", &rig.url("db1"), "--json"]);
+        let told: Value = serde_json::from_str(&told.stdout).unwrap();
+        (told["checkpoints"].as_array().unwrap().len(), told["tail_objects"].as_u64().unwrap())
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while checkpoints() != (2, 0) {
+        client.call(write(0, block(1))).unwrap();
+        client.call(Request::Flush).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(Instant::now() < deadline, "two checkpoints");
+    }
+    drop(client);
+    daemon.kill();
+    let volume = rig.volume("db1");
+    let part = |number: u64| volume.join(format!("checkpoint/{number:016x}-{number:016x}-00000001"));
+    fs::write(part(0xa1), vec![1; 100]).unwrap();
+    let two_hours_ago = SystemTime::now() - Duration::from_secs(7200);
+    for path in rig.objects("db1", "checkpoint") {
+        fs::File::options().write(true).open(path).unwrap().set_modified(two_hours_ago).unwrap();
+    }
+    fs::write(part(0xa2), "young").unwrap();
+    // The first object is a fence, and the next number that it leaves out is free.
+    fs::copy(&rig.objects("db1", "log")[1], volume.join("log/0000000000000002")).unwrap();
+    let told = examine(&rig.url("db1"), 0);
+    let orphans = told["volume"]["orphans"].as_array().unwrap();
+    let kinds: Vec<_> = orphans.iter().map(|one| (&one["kind"], &one["objects"], &one["bytes"])).collect();
+    assert_eq!(kinds.len(), 2, "{told}");
+    assert_eq!(kinds[0].0, "stray");
+    assert_eq!(orphans[0]["names"], serde_json::json!(["log/0000000000000002"]));
+    assert_eq!(kinds[1], (&"checkpoint".into(), &1.into(), &100.into()));
 }
 
 #[test]
