@@ -78,7 +78,7 @@ async fn run(skewed: bool, target: f64) -> Result<(), Error> {
         "| {} | {} | {} MiB | {end:.2}, {highest:.2} | {:.2} | {:.0} |",
         if skewed { "skewed" } else { "uniform" },
         if target.is_infinite() { "off".to_owned() } else { format!("to {target}") },
-        writes * WRITE_BYTES >> 20,
+        (writes * WRITE_BYTES) >> 20,
         written / client_bytes,
         client_bytes / seconds / f64::from(1 << 20),
     );

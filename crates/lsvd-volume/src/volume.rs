@@ -303,7 +303,8 @@ impl Volume {
             reader,
         });
         let upkeep = named.clone().filter(|_| keeps_up).map(|named| {
-            let upkeep = Upkeep::new(core.clone(), (named, unusable), options.upkeep, options.batch_bytes_max);
+            let upkeep =
+                Upkeep::new(core.clone(), (named, unusable), options.upkeep, options.batch_bytes_max);
             let upkeep = Arc::new(Mutex::new(upkeep));
             tasks.spawn(Upkeep::run(upkeep.clone(), options.upkeep.look_every));
             upkeep
