@@ -4,3 +4,4 @@
 #![allow(clippy::cast_possible_truncation)] // positions in a small volume
 
 mod model;
+mod residency;

@@ -30,12 +30,18 @@ enum Step {
         ordinal: u32,
         removes: bool,
     },
-    /// Blocks in the order of their ordinals, in runs of a few blocks.
+    /// Runs of a few blocks, of two objects in turns.
     Pieces {
         extent: Extent,
         blocks: u64,
         object: u32,
         ordinal: u32,
+    },
+    /// Something else is written over what is there, which is then written again, with some blocks around it.
+    Again {
+        extent: Extent,
+        over: Option<Mapping>,
+        around: u64,
     },
     Overlapping {
         extent: Extent,
@@ -96,6 +102,8 @@ fn step() -> impl Strategy<Value = Step> {
         ),
         2 => (extent(), 1u64..60, location())
             .prop_map(|(extent, blocks, (object, ordinal))| Step::Pieces { extent, blocks, object, ordinal }),
+        4 => (extent(), prop::option::of(mapping()), 0u64..3)
+            .prop_map(|(extent, over, around)| Step::Again { extent, over, around }),
         3 => extent().prop_map(|extent| Step::Overlapping { extent }),
         2 => region().prop_map(|region| Step::Store { region }),
         1 => region().prop_map(|region| Step::Touch { region }),
@@ -208,6 +216,18 @@ impl Model {
                     at += count;
                 }
             }
+            Step::Again { extent, over, around } => {
+                let start = extent.start.0.saturating_sub(around).max(BASE);
+                let end = (extent.end().0 + around).min(BASE + BLOCKS);
+                let before = self.runs(Extent::new(start, end - start));
+                match over {
+                    Some(mapping) => self.insert(extent, mapping),
+                    None => self.remove(extent),
+                }
+                for (run, mapping) in before {
+                    self.insert(run, mapping);
+                }
+            }
             Step::Overlapping { extent } => {
                 self.load(extent);
                 self.check_runs(extent);
@@ -260,18 +280,23 @@ impl Model {
 
     /// The runs of a range: what the array says, nothing empty, in order, and what continues is one run.
     fn check_runs(&self, extent: Extent) {
-        let mut expected: Vec<(Extent, Mapping)> = Vec::new();
+        let expected = self.runs(extent);
+        let got: Vec<_> = self.map.overlapping(extent).collect();
+        assert!(got == expected, "{extent:?}: {:?}", got.iter().zip(&expected).find(|(got, is)| got != is));
+    }
+
+    fn runs(&self, extent: Extent) -> Vec<(Extent, Mapping)> {
+        let mut runs: Vec<(Extent, Mapping)> = Vec::new();
         for block in extent.start.0..extent.end().0 {
             let Some(mapping) = self.blocks[(block - BASE) as usize] else { continue };
-            match expected.last_mut() {
+            match runs.last_mut() {
                 Some((run, first)) if run.end().0 == block && after(*first, run.count.0) == mapping => {
                     run.count.0 += 1;
                 }
-                _ => expected.push((Extent::new(block, 1), mapping)),
+                _ => runs.push((Extent::new(block, 1), mapping)),
             }
         }
-        let got: Vec<_> = self.map.overlapping(extent).collect();
-        assert!(got == expected, "{extent:?}: {:?}", got.iter().zip(&expected).find(|(got, is)| got != is));
+        runs
     }
 
     fn check(&mut self) {
