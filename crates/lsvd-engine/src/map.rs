@@ -105,7 +105,7 @@ impl ExtentMap {
     /// replaces, in pieces: which object, how many blocks.
     ///
     /// # Panics
-    /// If a region of the extent is absent.
+    /// If a region of the extent is absent, or beyond the largest volume.
     pub fn insert(&mut self, extent: Extent, mapping: Mapping, mut displaced: impl FnMut(ObjectIndex, u64)) {
         let end = extent.end().0;
         let (mut at, mut mapping) = (extent.start.0, mapping);

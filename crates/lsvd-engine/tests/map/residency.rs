@@ -1,6 +1,7 @@
 //! Which regions leave memory, and in what order.
 
-use lsvd_engine::{ExtentMap, Location, Mapping, ObjectIndex, REGION_BLOCKS, RegionIndex};
+use lsvd_engine::{ExtentMap, Location, Mapping, ObjectIndex};
+use lsvd_format::checkpoint::{REGION_BLOCKS, RegionIndex};
 use lsvd_format::{BlockIndex, BlockOrdinal, Extent};
 
 fn first_block(region: u32) -> Extent {
