@@ -52,7 +52,8 @@ pub(crate) async fn open_journal(
         // Whoever has the volume may have collected meanwhile what the version above still refers to.
         let (_, superblock, recovered) = recover_for_reading(store, false).await?;
         let replay = recovered.replay;
-        if contained_by_log(&superblock, &replay, &journal).map_err(failed)?.is_none()
+        if superblock.journal.is_none()
+            && contained_by_log(&superblock, &replay, &journal).map_err(failed)?.is_none()
             && has_more(&replay, &journal).map_err(failed)?
         {
             return Err(passed_over(store, place, journal.id()));

@@ -12,7 +12,7 @@ use lsvd_format::names;
 use lsvd_format::superblock::Superblock;
 
 use crate::Error;
-use crate::recovery::{Recovered, recover};
+use crate::recovery::{Recovered, recover_for_reading};
 use crate::root::newest_readable;
 use crate::store::VolumeStore;
 
@@ -72,10 +72,11 @@ pub struct Survey {
 /// [`Error::NotFound`] if there is no volume; what [`inspect`](crate::inspect) says of one that can not be read.
 pub async fn survey(bucket: &Bucket) -> Result<Survey, Error> {
     let store = VolumeStore::new(bucket.clone());
-    let (_, superblock) = newest_readable(&store, false).await?;
+    // The store learns from it what the log's objects are called.
+    newest_readable(&store, false).await?;
     // First the listing, then the log: what becomes durable between the two is not taken for a stray.
     let listed = bucket.list("", None).await.map_err(|error| store.store_error(error))?;
-    let recovered = recover(&store, &superblock, true).await?;
+    let (_, superblock, recovered) = recover_for_reading(&store, false).await?;
     let known = Known {
         strays: strays(&store, &superblock, &recovered, &listed),
         parts: parts_kept(&store, &superblock).await?,

@@ -227,8 +227,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         rule: 1,
         breaks: "the journal lets go of records that are being uploaded",
         file: ENGINE,
-        find: "        let journal = self.journal.as_ref().map(Journal::position);\n",
-        replace: "        let journal = self.journal.as_ref().map(Journal::position);\n        if let Some(position) = journal {\n            \
+        find: "        let identity = self.identity(self.next_number);\n        let journal = self.journal.as_ref().map(Journal::position);\n",
+        replace: "        let identity = self.identity(self.next_number);\n        let journal = self.journal.as_ref().map(Journal::position);\n        if let Some(position) = journal {\n            \
                   self.actions.push_back(Action::ReleaseJournal { record: position.record });\n        }\n",
         test: Some(("lsvd-engine", "objects_name_their_last_record")),
     },
@@ -282,8 +282,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         rule: 9,
         breaks: "a newcomer does not look for a newer one when its fence has landed",
         file: TAKEOVER,
-        find: "    if let Some(newest) = newer.last() {\n        return Err(Error::Fenced",
-        replace: "    if let Some(newest) = newer.last().filter(|_| false) {\n        return Err(Error::Fenced",
+        find: "    if let Some(newest) = versions.last().filter(|newest| **newest > number) {\n        return Err(Error::Fenced",
+        replace: "    if let Some(newest) = versions.last().filter(|_| false) {\n        return Err(Error::Fenced",
         test: Some(("lsvd-volume", "a_loser_archives_nothing")),
     },
     Mutant {
