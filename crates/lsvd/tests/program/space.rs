@@ -67,7 +67,7 @@ fn info_says_what_is_live_and_what_a_checkpoint_saves() {
     let daemon = rig.serve("db1", "s", &["--checkpoint-interval", "1ms"]);
     let mut client = daemon.client("db1");
     for round in 0..3 {
-        client.call(write(0, vec![round; 1 << 20])).unwrap();
+        client.call(write(0, vec![round + 1; 1 << 20])).unwrap();
         client.call(Request::Flush).unwrap();
     }
     let said = until(&rig, "a checkpoint has all", |said| said["tail_objects"] == 0);
@@ -105,7 +105,7 @@ fn half_dead(rig: &Rig) {
     let daemon = rig.serve("db1", "s", &["--batch", "1M", "--gc-target", "off"]);
     let mut client = daemon.client("db1");
     for at in 0..16 {
-        let fill = u8::try_from(at).unwrap();
+        let fill = u8::try_from(at + 1).unwrap();
         client.call(write(at * MIB, vec![fill; 1 << 20])).unwrap();
     }
     client.call(Request::Flush).unwrap();
@@ -122,7 +122,7 @@ fn is_as_written(rig: &Rig) {
     let daemon = rig.serve("db1", "s", &["--gc-target", "off"]);
     let mut client = daemon.client("db1");
     for at in 0..16 {
-        let fill = u8::try_from(at).unwrap();
+        let fill = u8::try_from(at + 1).unwrap();
         let bytes = client.call(read(at * MIB, 1 << 20)).unwrap();
         for (nth, found) in bytes.chunks(4096).enumerate() {
             assert_eq!(found, block(if nth % 2 == 0 { 200 } else { fill }), "block {nth} of MiB {at}");
