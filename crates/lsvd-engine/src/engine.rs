@@ -268,6 +268,23 @@ impl Engine {
         &self.prefix
     }
 
+    /// Counts again what is live, and looks through the overlay: see [`Prefix::audit`].
+    ///
+    /// # Errors
+    /// What breaks an invariant, for a person.
+    pub fn audit(&self) -> Result<u64, String> {
+        let first = self.sealed.front().map_or(self.next_number, |batch| batch.batch.header.identity.number);
+        for (extent, buffered) in self.overlay.overlapping(Extent::new(0, u64::MAX)) {
+            if !(first..=self.next_number).contains(&buffered.number) {
+                let (start, number) = (extent.start, buffered.number);
+                return Err(format!(
+                    "block {start} is buffered for number {number}, which is none of the batches"
+                ));
+            }
+        }
+        self.prefix.audit()
+    }
+
     /// Sums over the objects of the prefix.
     pub fn totals(&self) -> ObjectTotals {
         self.prefix.objects().totals()

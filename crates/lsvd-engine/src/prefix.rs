@@ -189,6 +189,37 @@ impl Prefix {
         Ok(())
     }
 
+    /// Counts again what is live, as far as regions are in memory. Gives how many are not.
+    ///
+    /// # Errors
+    /// What is not as it was counted (invariant 1), for a person.
+    pub fn audit(&self) -> Result<u64, String> {
+        let (mut absent, mut counted) = (0, BTreeMap::<ObjectIndex, u64>::new());
+        for region in self.map.regions() {
+            if self.map.first_absent(region.extent()).is_some() {
+                absent += 1;
+                continue;
+            }
+            let content: RegionContent = self.map.region_runs(region).collect();
+            self.check_region(&content)?;
+            for (extent, mapping) in content {
+                if let Mapping::Stored(at) = mapping {
+                    *counted.entry(at.object).or_default() += extent.count.0;
+                }
+            }
+        }
+        for (index, state) in self.objects.iter() {
+            let (found, said) = (counted.get(&index).copied().unwrap_or(0), state.live_blocks);
+            if found > said || absent == 0 && found != said {
+                let number = state.record.identity.number;
+                return Err(format!(
+                    "object {number} has {found} live blocks in memory, and {said} are counted"
+                ));
+            }
+        }
+        Ok(absent)
+    }
+
     /// Brings an absent region into memory: what was read from `place`, and was checked. One that is there already, or
     /// whose place is another by now, is left alone.
     pub fn load(&mut self, region: RegionIndex, place: Place, content: RegionContent) {

@@ -4,15 +4,18 @@
 //! by itself that no journal is given up unasked (`ledger`, rule 1), that no number is used twice with different bytes (rule 2), that nothing is taken from the log but into
 //! the archive (rule 3), that the newest superblock version stays (rule 7), and that fences stay (rule 9).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lsvd_format::checkpoint::{PartId, decode_root};
 use lsvd_format::log_object::{Entry, Header};
+use lsvd_format::superblock::CheckpointRef;
 use lsvd_format::{SequenceNumber, names};
 
 use crate::census::Census;
+use crate::deeds::Deeds;
 use crate::ledger::{Author, Ledger};
 use crate::mutation::Mutation;
 use crate::oracle::Violation;
@@ -40,12 +43,30 @@ pub(crate) struct Cloud {
     log_ever: BTreeMap<String, Bytes>,
     ledger: Ledger,
     requests: u64,
+    deeds: Deeds,
+    /// Objects that were damaged on purpose, as they were.
+    whole: BTreeMap<String, Stored>,
+    /// Roots of the checkpoints that were.
+    damaged: BTreeSet<PartId>,
+    copies: u64,
 }
 
 impl Cloud {
     pub(crate) fn new(stage: Arc<Stage>, mutation: Option<Mutation>) -> Self {
         let (objects, log_ever, ledger) = (BTreeMap::new(), BTreeMap::new(), Ledger::default());
-        Self { stage, mutation, objects, log_ever, ledger, requests: 0 }
+        let (deeds, whole) = (Deeds::default(), BTreeMap::new());
+        Self {
+            stage,
+            mutation,
+            objects,
+            log_ever,
+            ledger,
+            requests: 0,
+            deeds,
+            whole,
+            damaged: BTreeSet::new(),
+            copies: 0,
+        }
     }
 
     /// Counts a request; `false` once there were so many that the run is to be ended.
@@ -60,6 +81,92 @@ impl Cloud {
     /// What the superblock versions said of journals.
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// What was done behind the clients so far.
+    pub(crate) fn deeds(&mut self) -> &mut Deeds {
+        &mut self.deeds
+    }
+
+    /// The store's objects at this moment, with what was damaged on purpose whole.
+    pub(crate) fn whole_copy(&self) -> Self {
+        let mut copy = Self::new(Arc::clone(&self.stage), None);
+        copy.objects = self.objects.clone();
+        copy.objects.extend(self.whole.clone());
+        copy
+    }
+
+    /// A number for a copy.
+    pub(crate) fn next_copy(&mut self) -> u64 {
+        self.deeds.compared += 1;
+        self.copies += 1;
+        self.copies
+    }
+
+    /// An object is gone, and nobody did it.
+    pub(crate) fn lose(&mut self, name: &str) {
+        self.objects.remove(name);
+    }
+
+    /// Whether the newest kept checkpoint was damaged on purpose.
+    pub(crate) fn is_newest_damaged(&self) -> bool {
+        let newest = self.ledger.newest().and_then(|superblock| superblock.checkpoints.last());
+        newest.is_some_and(|newest| self.damaged.contains(&newest.part))
+    }
+
+    /// Damages the newest kept checkpoint, unless the one before is not good itself: its root, or (`regions`) an object that
+    /// it alone refers to. Gives the object's name.
+    pub(crate) fn damage_checkpoint(&mut self, regions: bool, salt: u64) -> Option<String> {
+        let superblock = self.ledger.newest()?;
+        let [.., before, newest] = superblock.checkpoints[..] else { return None };
+        if superblock.checkpoints.iter().any(|kept| self.damaged.contains(&kept.part)) {
+            return None;
+        }
+        let parts = |checkpoint: &CheckpointRef| {
+            let stored = self.objects.get(&at(&names::checkpoint_part(&checkpoint.part)))?;
+            let from = usize::try_from(checkpoint.root_offset_bytes).ok()?;
+            let root = decode_root(superblock.volume_id, checkpoint.part, stored.bytes.get(from..)?).ok()?;
+            Some(root.parts.iter().map(|part| part.part).collect::<Vec<_>>())
+        };
+        let part = match regions {
+            false => newest.part,
+            true => {
+                let (old, mut new) = (parts(&before)?, parts(&newest)?);
+                new.retain(|part| !old.contains(part));
+                *new.first()?
+            }
+        };
+        let name = at(&names::checkpoint_part(&part));
+        let stored = self.objects.get(&name)?.clone();
+        let length = stored.bytes.len();
+        let modes = if regions { 2 } else { 3 };
+        let bytes = match salt % modes {
+            0 => None,
+            1 => Some(stored.bytes.slice(..length - 1)),
+            _ => {
+                let from = usize::try_from(newest.root_offset_bytes).expect("it is in memory");
+                let mut flipped = stored.bytes.to_vec();
+                let byte =
+                    from + usize::try_from((salt >> 8) % (length - from) as u64).expect("an index fits");
+                flipped[byte] ^= 1 << (salt >> 4 & 7);
+                Some(flipped.into())
+            }
+        };
+        match bytes {
+            Some(bytes) => self.put(&name, bytes),
+            None => self.lose(&name),
+        }
+        self.whole.insert(name.clone(), stored);
+        self.damaged.insert(newest.part);
+        self.deeds.damaged += 1;
+        self.stage.event(format_args!("{} is damaged", relative(&name)));
+        Some(name)
+    }
+
+    /// Counts a GET.
+    pub(crate) fn note_read(&mut self, name: &str) {
+        let part = names::parse_checkpoint_part(relative(name));
+        self.deeds.region_reads += u64::from(part.is_some_and(|part| !self.ledger.is_root(part)));
     }
 
     /// Another object of the folder that `name` is in, if there is one.
@@ -102,6 +209,11 @@ impl Cloud {
             self.witness_number(name, &bytes);
         }
         self.witness_superblock(name, &bytes, author);
+        if in_log {
+            let moved = moved_blocks(&bytes);
+            self.deeds.moved_blocks += moved;
+            self.deeds.moved_objects += u64::from(moved > 0);
+        }
         self.put(name, bytes);
         true
     }
@@ -136,11 +248,12 @@ impl Cloud {
 
     /// Rule 1: a journal in use is not given up unasked.
     fn witness_superblock(&mut self, name: &str, bytes: &Bytes, author: Author) {
-        if let Some(number) = names::parse_superblock(relative(name))
-            && let Err(violation) = self.ledger.landed(number, bytes, author)
-        {
+        let Some(number) = names::parse_superblock(relative(name)) else { return };
+        let before = self.ledger.newest_root();
+        if let Err(violation) = self.ledger.landed(number, bytes, author) {
             self.stage.accuse(violation);
         }
+        self.deeds.checkpoints += u64::from(self.ledger.newest_root() != before);
     }
 
     pub(crate) fn delete(&mut self, name: &str) {
@@ -151,9 +264,13 @@ impl Cloud {
             let number =
                 names::parse_log_object(relative(name)).filter(|number| self.ledger.has_condemned(*number));
             match number {
-                Some(number) => self.check_unreferenced(name, |census| {
-                    census.oldest.is_some_and(|oldest| number <= oldest) && !census.objects.contains(&number)
-                }),
+                Some(number) => {
+                    self.deeds.deleted_objects += 1;
+                    self.check_unreferenced(name, |census| {
+                        census.oldest.is_some_and(|oldest| number <= oldest)
+                            && !census.objects.contains(&number)
+                    })
+                }
                 None if !archived => {
                     let what =
                         format!("'{name}' was deleted, neither condemned nor with a copy in the archive");
@@ -167,6 +284,7 @@ impl Cloud {
             }
         }
         if let Some(part) = names::parse_checkpoint_part(relative(name)) {
+            self.deeds.deleted_parts += 1;
             self.check_unreferenced(name, |census| !census.parts.contains(&part));
         }
         if relative(name).starts_with(names::ARCHIVE_FOLDER) {
@@ -182,8 +300,10 @@ impl Cloud {
     /// Rule 7: no kept checkpoint needs what is deleted.
     fn check_unreferenced(&self, name: &str, may_go: impl Fn(&Census) -> bool) {
         let Some(newest) = self.ledger.newest() else { return };
-        let get =
-            |name: &str| self.objects.get(&format!("{PREFIX}/{name}")).map(|stored| stored.bytes.clone());
+        let get = |name: &str| {
+            let name = at(name);
+            self.whole.get(&name).or_else(|| self.objects.get(&name)).map(|stored| stored.bytes.clone())
+        };
         match Census::take(newest, get) {
             Ok(census) if may_go(&census) => {}
             Ok(_) => {
@@ -215,6 +335,18 @@ impl Cloud {
     pub(crate) fn count(&self, folder: &str) -> usize {
         self.folder(folder).count()
     }
+}
+
+/// The whole name of what has this one below the volume's prefix.
+fn at(relative: &str) -> String {
+    format!("{PREFIX}/{relative}")
+}
+
+/// Blocks that a log object moves.
+fn moved_blocks(bytes: &[u8]) -> u64 {
+    let Ok(header) = Header::decode(bytes) else { return 0 };
+    let moves = header.entries.iter().filter(|entry| matches!(entry, Entry::Relocation { .. }));
+    moves.map(Entry::payload_blocks).sum()
 }
 
 /// The part of a name below the volume's prefix.

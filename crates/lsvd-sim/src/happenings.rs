@@ -49,6 +49,7 @@ pub(crate) const HAPPENINGS: &[Happening] = &[
         per_mille: 30,
         befall: |process, _| on_host(process, |host| host.set_full(false)),
     },
+    Happening { name: "rot", per_mille: 60, befall: |process, rng| process.damage_checkpoint(rng) },
 ];
 
 /// Draws what befalls a process, or nothing.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lsvd_format::checkpoint::PartId;
 use lsvd_format::superblock::{self, Superblock};
 use lsvd_format::{JournalId, SequenceNumber, SuperblockNumber};
 
@@ -31,6 +32,8 @@ pub(crate) struct Ledger {
     abandoned: Vec<u64>,
     /// Log objects that some version condemned.
     condemned: BTreeSet<SequenceNumber>,
+    /// Roots of all checkpoints that some version named.
+    roots: BTreeSet<PartId>,
 }
 
 impl Ledger {
@@ -47,6 +50,7 @@ impl Ledger {
         }
         let condemned = version.condemned.iter().flat_map(|range| range.first.0..=range.last.0);
         self.condemned.extend(condemned.map(SequenceNumber));
+        self.roots.extend(version.checkpoints.iter().map(|checkpoint| checkpoint.part));
         let before = self.newest.replace((number, version.clone())).map(|(_, before)| before);
         if let Some(journal) = version.journal {
             self.by_epoch.insert(version.epoch.0, journal);
@@ -73,6 +77,16 @@ impl Ledger {
     /// The version that counts.
     pub(crate) fn newest(&self) -> Option<&Superblock> {
         self.newest.as_ref().map(|(_, superblock)| superblock)
+    }
+
+    /// The root of the newest checkpoint.
+    pub(crate) fn newest_root(&self) -> Option<PartId> {
+        self.newest()?.checkpoints.last().map(|checkpoint| checkpoint.part)
+    }
+
+    /// Whether an object of the checkpoints' folder holds the root of one that was named.
+    pub(crate) fn is_root(&self, part: PartId) -> bool {
+        self.roots.contains(&part)
     }
 
     /// Whether some version said that an object is to go.

@@ -9,6 +9,7 @@ mod ambush;
 mod census;
 mod client;
 mod cloud;
+mod deeds;
 mod happenings;
 pub mod history;
 mod host;
@@ -26,8 +27,10 @@ pub mod sector;
 mod shrink;
 mod stage;
 mod trace;
+mod twin;
 mod weather;
 
+pub use deeds::Deeds;
 pub use limits::Limits;
 pub use mutation::Mutation;
 pub use run::{Report, run};

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
+use lsvd_format::names;
 use object_store::path::Path;
 use object_store::{
     Attributes, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
@@ -295,7 +296,7 @@ impl Link {
     /// Bytes that are not the ones that were asked for: of another object, or of another place of this one.
     fn stale(&self, name: &str, stored: &Stored, start: usize, salt: u64) -> Bytes {
         // What the probe reads can not be verified: the same wrong bytes twice would be a store that it is right to refuse.
-        let probed = relative(name).starts_with(lsvd_format::names::PROBE_FOLDER);
+        let probed = in_folder(name, names::PROBE_FOLDER);
         if probed || lock(&self.0.weather).damaged == 0 {
             return Bytes::new();
         }
@@ -343,6 +344,10 @@ impl Link {
         }
         stream::iter(pieces).boxed()
     }
+}
+
+fn in_folder(name: &str, folder: &str) -> bool {
+    relative(name).starts_with(folder)
 }
 
 fn generic(what: &str) -> Error {
@@ -408,14 +413,20 @@ impl ObjectStore for Link {
         let bytes = Bytes::from(payload);
         let name = location.to_string();
         let target = name.clone();
-        let lies = self.0.mutation == Some(Mutation::LyingPut) && lock(&self.0.rng).chance(20);
+        let lies = match self.0.mutation {
+            Some(Mutation::LyingPut) if in_folder(&name, names::LOG_FOLDER) => lock(&self.0.rng).chance(20),
+            Some(Mutation::LyingCheckpoint) if in_folder(&name, names::CHECKPOINT_FOLDER) => {
+                lock(&self.0.rng).chance(100)
+            }
+            _ => false,
+        };
         let blind = self.0.mutation == Some(Mutation::BlindCollision);
         let author = self.author();
         let created = match opts.mode {
             PutMode::Create => {
                 self.change("PUT", &name, move |cloud| {
-                    let in_log = relative(&target).starts_with(lsvd_format::names::LOG_FOLDER);
-                    (lies && in_log) || cloud.create(&target, bytes, author) || (blind && in_log)
+                    let in_log = in_folder(&target, names::LOG_FOLDER);
+                    lies || cloud.create(&target, bytes, author) || (blind && in_log)
                 })
                 .await?
             }
@@ -444,6 +455,7 @@ impl ObjectStore for Link {
             Err(_) if self.0.mutation == Some(Mutation::ErrorAsAbsence) => return Err(absent(&name)),
             other => other?,
         };
+        lock(&self.0.cloud).note_read(&name);
         let stored = stored.ok_or_else(|| absent(&name))?;
         let range = resolve(options.range, stored.bytes.len() as u64)?;
         let index = |at: u64| usize::try_from(at).expect("what is in memory can be indexed");
@@ -486,7 +498,11 @@ impl ObjectStore for Link {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.pages(folder(prefix), offset.to_string())
+        let prefix = folder(prefix);
+        if self.0.mutation == Some(Mutation::BlindLook) && in_folder(&prefix, names::SUPERBLOCK_FOLDER) {
+            return stream::empty().boxed();
+        }
+        self.pages(prefix, offset.to_string())
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

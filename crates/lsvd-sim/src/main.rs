@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use lsvd_sim::{Limits, Mutation, Report, run, shrink};
+use lsvd_sim::{Deeds, Limits, Mutation, Report, run, shrink};
 
 /// Failing seeds of which the story is told.
 const STORIES_MAX: usize = 3;
@@ -56,6 +56,7 @@ struct Tally {
     from_journal: u64,
     requests: u64,
     events: u64,
+    deeds: Deeds,
 }
 
 fn main() -> ExitCode {
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         "sim: {} openings ({} with a journal, {} took something out of it), {} client requests, {} events in {seconds:.1} s, {rate:.0} seeds/s",
         tally.openings, tally.with_journal, tally.from_journal, tally.requests, tally.events
     );
+    println!("sim: {}", tally.deeds);
     println!("{} passed, {failed} failed", count - failed);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -119,6 +121,7 @@ fn play(
         tally.from_journal += report.journals.1 as u64;
         tally.requests += report.requests as u64;
         tally.events += report.events;
+        tally.deeds += report.deeds;
         if report.violation.is_some() {
             if arguments.long {
                 // Whoever stops it is not to lose it.

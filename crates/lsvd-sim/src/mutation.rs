@@ -29,11 +29,15 @@ pub enum Mutation {
     ForgetfulSsd,
     /// Two processes open one journal's directory at once.
     LooseLock,
+    /// The store reports an object of a checkpoint as stored and does not store it, now and then (rule 8).
+    LyingCheckpoint,
+    /// A listing of the superblocks above a number shows none (rule 9).
+    BlindLook,
 }
 
 impl Mutation {
     /// All of them, with their names on the command line.
-    pub const ALL: [(&'static str, Self); 10] = [
+    pub const ALL: [(&'static str, Self); 12] = [
         ("overwriting-store", Self::OverwritingStore),
         ("dropped-fence", Self::DroppedFence),
         ("narrow-fence", Self::NarrowFence),
@@ -44,6 +48,8 @@ impl Mutation {
         ("lying-sync", Self::LyingSync),
         ("forgetful-ssd", Self::ForgetfulSsd),
         ("loose-lock", Self::LooseLock),
+        ("lying-checkpoint", Self::LyingCheckpoint),
+        ("blind-look", Self::BlindLook),
     ];
 }
 

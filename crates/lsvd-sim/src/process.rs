@@ -4,17 +4,21 @@
 //! and nothing more leaves it, but what it had sent may still land.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::future::join_all;
 use lsvd_volume::{Error, OpenOptions, Volume};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::sleep;
 
 use crate::ambush::Ambush;
 use crate::client::{Client, read_whole};
 use crate::history::{Generation, Op, Outcome, Request, Sighting};
 use crate::host::Host;
 use crate::link::{Gate, Link, Rights};
+use crate::oracle::Violation;
+use crate::rng::Rng;
 use crate::scene::{Scene, words};
 use crate::sector::Value;
 use crate::stage::lock;
@@ -140,6 +144,25 @@ impl Process {
         self.link.gate() == Gate::Stalled
     }
 
+    /// After a while the newest checkpoint's root is damaged in the store, whoever is at work.
+    pub(crate) fn damage_checkpoint(&self, rng: &mut Rng) {
+        let (after, salt) = (Duration::from_millis(rng.spread(1, 3000)), rng.bits());
+        let cloud = Arc::clone(&self.scene.world.cloud);
+        tokio::spawn(async move {
+            sleep(after).await;
+            lock(&cloud).damage_checkpoint(false, salt);
+        });
+    }
+
+    /// Counts again what is live in the process's memory (rule 7).
+    pub(crate) fn audit(&self) {
+        let Some(volume) = self.volume() else { return };
+        match volume.audit() {
+            Ok(absent) => lock(&self.scene.world.cloud).deeds().absent_regions += absent,
+            Err(what) => self.scene.stage().accuse(Violation::new(7, format!("p{}: {what}", self.id))),
+        }
+    }
+
     /// Closes the volume cleanly, in the background, whatever its clients do.
     pub(crate) fn close(self: &Arc<Self>) {
         let Some((volume, generation)) = lock(&self.open).clone() else { return };
@@ -164,6 +187,7 @@ impl Process {
         let journal = self.role.host.as_ref().map(|host| scene.journal(host, &self.link));
         let abandon_journal = self.role.abandon;
         let options = OpenOptions { journal, abandon_journal, ..scene.open_options(self.id) };
+        let falls_back = lock(&scene.world.cloud).is_newest_damaged();
         let volume = match Volume::open(bucket, options).await {
             Ok(volume) => volume,
             Err(_) if self.link.gate() == Gate::Dead => return,
@@ -175,6 +199,7 @@ impl Process {
                 return;
             }
         };
+        lock(&scene.world.cloud).deeds().fallbacks += u64::from(falls_back);
         let opened = scene.tick();
         let description = volume.description().clone();
         scene.stage().event(format_args!("p{} @{opened} has opened: {description:?}", self.id));
@@ -255,8 +280,14 @@ async fn look_once(scene: &Arc<Scene>) -> Option<(Option<usize>, Sighting)> {
         }
     };
     scene.stage().event(format_args!("p{id} @{until} has opened read-only"));
-    let values = read_whole(scene, &volume, &mut scene.rng(23, u64::from(id))).await?;
-    if volume.stats().reloads > 0 {
+    let mut rng = scene.rng(23, u64::from(id));
+    let values = read_whole(scene, &volume, &mut rng).await?;
+    if volume.stats().reloads == 0 {
+        linger(scene, (id, &volume), &values, &mut rng).await?;
+    }
+    let reloads = volume.stats().reloads;
+    lock(&scene.world.cloud).deeds().reloads += reloads;
+    if reloads > 0 {
         // It was behind, and went on as of a later moment: what it read is of two.
         return None;
     }
@@ -265,6 +296,30 @@ async fn look_once(scene: &Arc<Scene>) -> Option<(Option<usize>, Sighting)> {
         return None;
     }
     Some((newest, Sighting { from, until, values }))
+}
+
+/// A reader that stays for a while shows the same as before, until it is so far behind that it goes on as of another moment.
+async fn linger(
+    scene: &Arc<Scene>,
+    (id, volume): (u32, &Volume),
+    values: &[Value],
+    rng: &mut Rng,
+) -> Option<()> {
+    for _ in 0..rng.between(0, 4) {
+        sleep(Duration::from_millis(rng.spread(10, 20_000))).await;
+        let again = read_whole(scene, volume, rng).await?;
+        if volume.stats().reloads > 0 {
+            break;
+        }
+        if again != values {
+            let what = format!(
+                "p{id} reads another volume than before, though it did not go on as of another moment"
+            );
+            scene.stage().accuse(Violation::new(7, what));
+            return None;
+        }
+    }
+    Some(())
 }
 
 /// A read-only opening beside whoever writes; kept for the judge if the same writer was the newest all the time.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::deeds::Deeds;
 use crate::limits::Limits;
 use crate::mutation::Mutation;
 use crate::oracle::{Violation, judge};
@@ -36,6 +37,8 @@ pub struct Report {
     pub journals: (usize, usize),
     /// Requests that clients made.
     pub requests: usize,
+    /// What was done behind the clients.
+    pub deeds: Deeds,
     /// The last events, if they were asked for.
     pub lines: Vec<String>,
 }
@@ -74,7 +77,8 @@ pub fn run(seed: u64, mutation: Option<Mutation>, limits: &Limits, keep_lines: b
         Ok(report) => Report { violation: panic.or(report.violation), ..report },
         Err(_) => {
             let (hash, events, openings, journals, requests) = (0, 0, 0, (0, 0), 0);
-            Report { seed, violation: panic, hash, events, openings, journals, requests, lines: Vec::new() }
+            let (deeds, lines) = (Deeds::default(), Vec::new());
+            Report { seed, violation: panic, hash, events, openings, journals, requests, deeds, lines }
         }
     }
 }
@@ -97,6 +101,7 @@ fn run_caught(seed: u64, mutation: Option<Mutation>, limits: &Limits, keep_lines
         {
             scene.stage().accuse(violation);
         }
+        let deeds = *lock(&scene.world.cloud).deeds();
         let violation = scene.stage().accused();
         let trace = scene.stage().take_trace();
         Report {
@@ -110,6 +115,7 @@ fn run_caught(seed: u64, mutation: Option<Mutation>, limits: &Limits, keep_lines
                 history.generations.iter().filter(|generation| generation.replayed).count(),
             ),
             requests: history.generations.iter().map(|generation| generation.ops.len()).sum(),
+            deeds,
             lines: trace.into_lines(),
         }
     })

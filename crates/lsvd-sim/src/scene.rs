@@ -61,7 +61,7 @@ pub(crate) struct Settings {
 impl Settings {
     fn draw(rng: &mut Rng) -> Self {
         let batch_bytes_max = rng.pick(&[8 << 10, 16 << 10, 32 << 10, 64 << 10]);
-        Self {
+        let mut settings = Self {
             blocks: u32::try_from(rng.spread(8, 192)).expect("small"),
             window: rng.pick(&[2, 2, 3, 4, 8, 128]),
             batch_bytes_max,
@@ -91,9 +91,9 @@ impl Settings {
             journals: rng.pick(&[1000, 1000, 800, 500]),
             map_bytes_max: rng.pick(&[0, 200, 1000, u64::MAX]),
             upkeep: UpkeepOptions {
-                look_every: Duration::from_millis(rng.spread(10, 3000)),
+                look_every: Duration::from_millis(rng.spread(5, 500)),
                 checkpoint_objects: rng.pick(&[1, 2, 4, 16]),
-                checkpoint_age: Duration::from_secs(rng.pick(&[1, 10, 100])),
+                checkpoint_age: Duration::from_millis(rng.pick(&[20, 200, 2000])),
                 delete_after: Duration::from_millis(rng.pick(&[1, 100, 5000])),
                 collect: CollectOptions {
                     target: if rng.chance(200) { f64::INFINITY } else { 1.0 },
@@ -101,7 +101,12 @@ impl Settings {
                     share: 1.0,
                 },
             },
+        };
+        // Last, so that what was drawn before stays what it was: clients that write for long enough to make garbage.
+        if rng.chance(250) {
+            settings.requests_max *= 5;
         }
+        settings
     }
 }
 

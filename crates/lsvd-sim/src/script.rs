@@ -17,6 +17,7 @@ use crate::process::{Phase, Process, Role, look};
 use crate::rng::Rng;
 use crate::scene::{Scene, Settings, words};
 use crate::stage::lock;
+use crate::twin::compare;
 use crate::weather::Weather;
 
 /// Virtual time within which any opening ends in calm weather.
@@ -34,6 +35,11 @@ pub(crate) async fn play(scene: &Arc<Scene>) {
             return;
         }
         take_over(scene, &mut rng, &mut cast).await;
+        cast.iter().for_each(|process| process.audit());
+        if cast.len().is_multiple_of(3) {
+            let scene = Arc::clone(scene);
+            tokio::spawn(async move { compare(&scene).await });
+        }
         happenings(scene, &mut rng, &cast);
     }
     finish(scene, &mut rng, &cast).await;
@@ -154,8 +160,14 @@ async fn finish(scene: &Arc<Scene>, rng: &mut Rng, cast: &[Arc<Process>]) {
             serves_again(scene, process).await;
         }
     }
+    let mut damage = scene.rng(31, 0);
     for _ in 0..2 {
+        cast.iter().for_each(|process| process.audit());
         cast.iter().for_each(|process| process.kill());
+        if damage.chance(500) && !scene.limits.leaves_out("rot") {
+            let (regions, salt) = (damage.chance(500), damage.bits());
+            lock(&scene.world.cloud).damage_checkpoint(regions, salt);
+        }
         for host in &scene.hosts {
             if rng.chance(500) && !scene.limits.leaves_out("power") {
                 host.lose_power();
@@ -167,8 +179,10 @@ async fn finish(scene: &Arc<Scene>, rng: &mut Rng, cast: &[Arc<Process>]) {
             last.close();
             sleep(Duration::from_secs(10)).await;
         }
+        last.audit();
         last.kill();
     }
+    compare(scene).await;
     let (requests, log, archive) = {
         let cloud = lock(&scene.world.cloud);
         (cloud.requests(), cloud.count(names::LOG_FOLDER), cloud.count(names::ARCHIVE_FOLDER))

@@ -323,6 +323,15 @@ impl Volume {
         self.inner.core.stats()
     }
 
+    /// Counts again what is live, for tests: how many regions of the map are not in memory, or what is not as counted.
+    ///
+    /// # Errors
+    /// What is wrong, for a person.
+    #[doc(hidden)]
+    pub fn audit(&self) -> Result<u64, String> {
+        self.inner.core.engine(|engine| engine.audit())
+    }
+
     /// The gate: whether a range lies within the volume and holds anything.
     fn gate(&self, offset_bytes: u64, length_bytes: u64) -> Result<bool, Error> {
         self.check_open()?;

@@ -1,0 +1,62 @@
+//! What was done behind the clients in a run, as the store saw it: a run in which nothing of it happens shows nothing of it.
+//!
+//! Knows counts and their words.
+
+use std::fmt;
+use std::ops::AddAssign;
+
+/// Counts of one run, or of many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deeds {
+    /// Checkpoints that a superblock version named.
+    pub checkpoints: u64,
+    /// Log objects of relocations.
+    pub moved_objects: u64,
+    /// Their blocks.
+    pub moved_blocks: u64,
+    /// Condemned log objects that were deleted.
+    pub deleted_objects: u64,
+    /// Objects of the checkpoints' folder that were deleted.
+    pub deleted_parts: u64,
+    /// GETs of regions of the map.
+    pub region_reads: u64,
+    /// Regions that were not in memory when a process was looked at.
+    pub absent_regions: u64,
+    /// Times that a reader went on as of a newer state.
+    pub reloads: u64,
+    /// Newest checkpoints that were damaged.
+    pub damaged: u64,
+    /// Openings that found the newest checkpoint damaged.
+    pub fallbacks: u64,
+    /// Times that the older checkpoint was compared with the newest.
+    pub compared: u64,
+}
+
+impl AddAssign for Deeds {
+    fn add_assign(&mut self, other: Self) {
+        self.checkpoints += other.checkpoints;
+        self.moved_objects += other.moved_objects;
+        self.moved_blocks += other.moved_blocks;
+        self.deleted_objects += other.deleted_objects;
+        self.deleted_parts += other.deleted_parts;
+        self.region_reads += other.region_reads;
+        self.absent_regions += other.absent_regions;
+        self.reloads += other.reloads;
+        self.damaged += other.damaged;
+        self.fallbacks += other.fallbacks;
+        self.compared += other.compared;
+    }
+}
+
+impl fmt::Display for Deeds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { checkpoints, moved_objects, moved_blocks, deleted_objects, deleted_parts, .. } = self;
+        let Self { region_reads, absent_regions, reloads, damaged, fallbacks, compared, .. } = self;
+        write!(
+            f,
+            "{checkpoints} checkpoints ({damaged} damaged, {fallbacks} openings with the one before, {compared} compared with \
+             it), {moved_blocks} blocks moved in {moved_objects} objects, {deleted_objects} log and {deleted_parts} \
+             checkpoint objects deleted, {region_reads} regions read ({absent_regions} seen absent), {reloads} reloads"
+        )
+    }
+}
