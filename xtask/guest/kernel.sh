@@ -6,6 +6,8 @@
 #   again   check what is left, as below, mount it again, and write and sync records until the power is cut, while other
 #           files come and go that nobody syncs
 #   check   mount what is left, which recovers it, compare, unmount, and have it checked
+#   database        make it, with a PostgreSQL server on it, and commit rows beside pgbench until the power is cut
+#   database-check  mount it, have the server recover, and compare; then examine its pages, its indexes and the file system
 #   endure  make it, and write and sync records while the server comes and goes; nothing may fail
 set -euo pipefail
 client=$1 fs=$2 what=$3
@@ -114,6 +116,19 @@ case $what in
     ;;
   check)
     compare
+    ;;
+  database)
+    # shellcheck source=/dev/null
+    . "$GUEST/postgres.sh"
+    make
+    server_is_made
+    rows_are_committed
+    ;;
+  database-check)
+    # shellcheck source=/dev/null
+    . "$GUEST/postgres.sh"
+    mount "$DEVICE" "$mnt"
+    server_is_sound
     ;;
   endure)
     make

@@ -125,7 +125,7 @@ fn lint() -> Result<()> {
         let mut command = std::process::Command::new("shellcheck");
         command.current_dir(shell::root()).args([".ci/run", "xtask/setup.sh", "xtask/guest/main.sh"]);
         command.args(["xtask/guest/init.sh", "xtask/guest/powercut.sh", "xtask/guest/kernel.sh"]);
-        command.arg("xtask/guest/disks.sh");
+        command.args(["xtask/guest/disks.sh", "xtask/guest/postgres.sh"]);
         shell::run(&mut command)?;
     } else {
         missing.push("shellcheck");

@@ -29,6 +29,12 @@ pub(super) const CASES: &[Entry] = &[
     ("kernel-xfs", "the same with XFS (rule 1)", Needs::Vm, xfs),
     ("kernel-btrfs", "the same with btrfs (rule 1)", Needs::Vm, btrfs),
     (
+        "kernel-postgres",
+        "nbd.ko, ext4, PostgreSQL under load: daemon and machine killed, every acknowledged transaction is there (rule 1)",
+        Needs::Vm,
+        postgres,
+    ),
+    (
         "kernel-restarts",
         "a mounted file system on nbd.ko outlives three kills of the daemon",
         Needs::Vm,
@@ -40,6 +46,8 @@ pub(super) const CASES: &[Entry] = &[
 
 /// From a boot to what is waited for, on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(180);
+/// The same with a database server to make, or to recover.
+const SERVER_LIMIT: Duration = Duration::from_secs(400);
 /// Records that must be there before something is killed, and again between kills.
 const RECORDS: u64 = 40;
 /// Rounds of a file system's case: object mode alone, and with --long half of them in each mode.
@@ -202,6 +210,24 @@ impl Stage<'_> {
         println!("  {}: {files} files and {records} records over {rounds} rounds, none lost", self.volume);
         daemon.close()
     }
+}
+
+/// A server in the machine, whose disk is the kernel's: initdb and recovery are slow where the processor is emulated.
+fn postgres(world: &World) -> Result<()> {
+    world.create("db1", "2G")?;
+    let stage = Stage::new(world, "kernel", "ext4")?;
+    let mut daemon = stage.serve()?;
+    let mut machine = stage.boot("database")?;
+    shell::wait_until("the first rows", SERVER_LIMIT, || stage.records() >= RECORDS || !machine.runs())?;
+    ensure!(machine.runs(), "the machine ended too early: {}", machine.said());
+    std::thread::sleep(Duration::from_millis(Numbers::new(world.seed).below(KILL_AFTER_MS)));
+    daemon.kill_now();
+    machine.kill();
+    let acknowledged = stage.records();
+    let daemon = stage.serve()?;
+    stage.boot("database-check")?.finish(SERVER_LIMIT)?;
+    println!("  {acknowledged} transactions acknowledged, none lost");
+    daemon.close()
 }
 
 fn restarts(world: &World) -> Result<()> {
