@@ -450,7 +450,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: PREFIX,
         find: "                self.capture_early(piece);\n",
         replace: "",
-        test: None,
+        test: Some(("lsvd-engine", "a_region_is_captured_as_it_was_at_the_beginning")),
     },
     Mutant {
         name: "clean-though-changed",
@@ -459,7 +459,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: PREFIX,
         find: "            self.unsaved.remove(&region);\n",
         replace: "            self.unsaved.remove(&region);\n            self.map.mark_clean(region);\n",
-        test: None,
+        test: Some(("lsvd-engine", "a_region_is_captured_as_it_was_at_the_beginning")),
     },
     Mutant {
         name: "no-reload",
