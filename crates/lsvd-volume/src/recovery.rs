@@ -14,6 +14,7 @@ use lsvd_format::superblock::{CheckpointRef, Superblock};
 use lsvd_format::{AnyHeader, DecodeError, ObjectIdentity, SequenceNumber, SuperblockNumber, names};
 
 use crate::Error;
+use crate::checkpoint::CHECKPOINTS_KEPT;
 use crate::regions::read_regions;
 use crate::root::newest_readable;
 use crate::store::{ListedLog, VERIFY_TRIES, VolumeStore};
@@ -31,6 +32,8 @@ pub(crate) struct Recovered {
     pub(crate) unbegun_mark: Option<SequenceNumber>,
     /// Why the run ends early, where a damaged object ended it (only if that was allowed).
     pub(crate) damage: Option<Error>,
+    /// The checkpoint that the run begins behind.
+    pub(crate) base: Option<CheckpointRef>,
     /// Checkpoints that the superblock names and that are of no use.
     pub(crate) unusable: Vec<CheckpointRef>,
 }
@@ -53,7 +56,7 @@ pub(crate) async fn recover(
             let replay = Replay::from(superblock.volume_id, superblock.size_bytes, superblock.window, prefix);
             let behind = Some((checkpoint.stamp, *checkpoint == superblock.checkpoints[0]));
             if let Some(recovered) = replay_log(store, superblock, replay, behind, stop_at_damage).await? {
-                return Ok(Recovered { unusable, ..recovered });
+                return Ok(Recovered { base: Some(*checkpoint), unusable, ..recovered });
             }
         }
         unusable.push(*checkpoint);
@@ -70,8 +73,9 @@ pub(crate) async fn recover(
     Ok(recovered.expect("a log from its beginning can be followed"))
 }
 
-/// Recovers the volume for a reader, from the newest superblock, or with `skip_damaged` from the newest that can be read. A writer may delete meanwhile what that
-/// version still refers to: then a newer one tells what counts now, and it is tried again (rule 7).
+/// Recovers the volume for a reader, from the newest superblock, or with `skip_damaged` from the newest that can be read.
+/// A writer may delete meanwhile what that version still refers to: then a newer one tells what counts now, and it is tried
+/// again (rule 7). That is asked even if nothing seems amiss: where the first objects of a log are gone, it seems to end.
 pub(crate) async fn recover_for_reading(
     store: &VolumeStore,
     skip_damaged: bool,
@@ -79,8 +83,17 @@ pub(crate) async fn recover_for_reading(
     loop {
         let (number, superblock) = newest_readable(store, skip_damaged).await?;
         let recovered = recover(store, &superblock, true).await;
-        let whole = matches!(&recovered, Ok(recovered) if recovered.damage.is_none());
-        if whole || newest_readable(store, skip_damaged).await?.0 == number {
+        if store.superblock_numbers(Some(number)).await?.is_empty() {
+            return Ok((number, superblock, recovered?));
+        }
+        let (newest, now) = newest_readable(store, skip_damaged).await?;
+        let whole = recovered.as_ref().ok().filter(|recovered| recovered.damage.is_none());
+        // What lies behind a kept checkpoint is not deleted, and without two of them nothing is.
+        let stays = whole.is_some_and(|recovered| match recovered.base {
+            Some(base) => now.checkpoints.contains(&base),
+            None => now.checkpoints.len() < CHECKPOINTS_KEPT,
+        });
+        if newest == number || stays {
             return Ok((number, superblock, recovered?));
         }
     }
@@ -210,7 +223,7 @@ async fn replay_log(
         }
         Err(error) => return Err(error),
     }
-    Ok(Some(Recovered { replay, strays, unbegun_mark, damage, unusable: Vec::new() }))
+    Ok(Some(Recovered { replay, strays, unbegun_mark, damage, base: None, unusable: Vec::new() }))
 }
 
 /// Whether the object that a checkpoint is as of is the one that the log has under that number (rule 8). It may be
