@@ -180,7 +180,7 @@ pub(crate) async fn accept(
             ..superblock.clone().with_journal(Some(accepted.journal.id()))
         };
         *number = number.next();
-        if let Put::Theirs(theirs) = store.put_superblock(*number, &named).await? {
+        if let Put::Theirs(theirs) = store.put_next_superblock(*number, &named).await? {
             return Err(Error::Fenced { volume: store.label(), epoch: Some(theirs.epoch) });
         }
         *superblock = named;

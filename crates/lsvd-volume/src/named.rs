@@ -69,7 +69,7 @@ impl NamedState {
             next.written_by = written_by();
             change(&mut next);
             newest.unsettled = true;
-            let put = self.store.put_superblock(number, &next).await?;
+            let put = self.store.put_next_superblock(number, &next).await?;
             newest.unsettled = false;
             match put {
                 Put::Mine => {

@@ -12,7 +12,8 @@ use lsvd_backend::{Bucket, Created, PutPayload, Site, Verb};
 use lsvd_format::log_object::Header;
 use lsvd_format::superblock::{self, Superblock};
 use lsvd_format::{
-    AnyHeader, DecodeError, LogLayout, ObjectFormat, SequenceNumber, SuperblockNumber, decode_any, names,
+    AnyHeader, DecodeError, Epoch, LogLayout, ObjectFormat, SequenceNumber, SuperblockNumber, decode_any,
+    names,
 };
 use tokio::time::Instant;
 
@@ -178,6 +179,22 @@ impl VolumeStore {
                     None => conflict.again().await?,
                 },
             }
+        }
+    }
+
+    /// Creates the version behind one's own. Its number may have been used by a newer writer and pruned since: then what
+    /// was put counts for nothing, and the highest version is another's.
+    pub(crate) async fn put_next_superblock(
+        &self,
+        number: SuperblockNumber,
+        superblock: &Superblock,
+    ) -> Result<Put<Superblock>, Error> {
+        let put = self.put_superblock(number, superblock).await?;
+        let Some(&highest) = self.superblock_numbers(Some(number)).await?.last() else { return Ok(put) };
+        match self.read_superblock(highest).await? {
+            Some(highest) => Ok(Put::Theirs(highest)),
+            // Pruned since the listing: there is a higher one still.
+            None => Err(Error::Fenced { volume: self.label(), epoch: Some(Epoch(highest.0)) }),
         }
     }
 

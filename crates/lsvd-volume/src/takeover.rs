@@ -332,7 +332,7 @@ async fn begin(
         ..superblock.clone()
     };
     *number = number.next();
-    if let Put::Theirs(theirs) = store.put_superblock(*number, &begun).await? {
+    if let Put::Theirs(theirs) = store.put_next_superblock(*number, &begun).await? {
         return Err(Error::Fenced { volume: store.label(), epoch: Some(theirs.epoch) });
     }
     *superblock = begun;

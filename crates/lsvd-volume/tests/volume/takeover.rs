@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lsvd_format::{Epoch, names, superblock};
+use lsvd_format::{Epoch, SuperblockNumber, WriterId, names, superblock};
 use lsvd_volume::{Error, OpenOptions, Volume};
 
 use crate::common::{BLOCK, Fate, Verb, World, blocks, fill_of, log, settle, write_block};
@@ -318,4 +318,20 @@ async fn a_volume_in_use_is_left_alone_if_that_was_asked_for() {
     volume.close().await.unwrap();
     let volume = Volume::open(world.bucket.clone(), asks(minute)).await.expect("it was closed");
     assert_eq!(fill_of(&volume, 1).await.unwrap(), 2);
+}
+
+/// Rule 9: a writer that slept while newer ones wrote many versions may put its next one at a number that was pruned. It
+/// sees the higher one, and neither closes nor names a journal or a checkpoint as if it had the volume. The simulator found
+/// it (seed 9223783).
+#[tokio::test(start_paused = true)]
+async fn a_version_at_a_pruned_number_counts_for_nothing() {
+    let world = World::new().await;
+    let first = world.open().await;
+    let newest = world.store.names("superblock/").pop().unwrap();
+    let number = names::parse_superblock(&newest).unwrap();
+    let mut superblock = superblock::decode(number, &world.store.bytes(&newest).unwrap()).unwrap();
+    let later = SuperblockNumber(number.0 + 20);
+    (superblock.epoch, superblock.writer_id) = (Epoch(later.0), WriterId([9; 16]));
+    world.store.put(&names::superblock(later), superblock::encode(later, &superblock));
+    assert_eq!(fenced_by(first.close().await), Some(Epoch(later.0)));
 }
