@@ -81,6 +81,23 @@ pub struct ObjectTotals {
     pub dead_object_bytes: u64,
 }
 
+impl ObjectTotals {
+    /// Bytes of the objects that hold anything live.
+    pub fn held_bytes(&self) -> u64 {
+        self.object_bytes - self.dead_object_bytes
+    }
+
+    /// How much the store holds for what is live: bytes of those objects over bytes of live blocks. What is dead altogether
+    /// is deleted, not collected, and does not count.
+    #[allow(clippy::cast_precision_loss)] // a ratio
+    pub fn amplification(&self) -> f64 {
+        if self.live_blocks == 0 {
+            return 1.0;
+        }
+        self.held_bytes() as f64 / (self.live_blocks * BLOCK_BYTES) as f64
+    }
+}
+
 /// The objects that the map points into, and those that it does no more.
 #[derive(Clone, Debug, Default)]
 pub struct ObjectTable {

@@ -84,7 +84,7 @@ impl Checkpointer {
         begun.named = Some(stored);
         drop(begun);
         self.core.wrote_checkpoint();
-        tracing::info!(
+        tracing::debug!(
             volume = %self.core.store().label(), "checkpoint as of number {as_of}: {} regions, {} bytes",
             written.regions, written.bytes
         );

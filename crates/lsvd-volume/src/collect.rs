@@ -2,15 +2,15 @@
 //! objects die.
 //!
 //! One round at a time: victims, their headers, what of them is live, its bytes, and a new object that the engine numbers.
-//! Knows when to begin and to stop; which blocks, the engine says. It yields: a round begins only when no client waits
-//! for a flush, and rounds have pauses between them, which get shorter the further the volume is above its target.
+//! Knows when to begin and to stop; which blocks, the engine says. It yields: near the target four turns in five are
+//! left to clients who wait for a flush, and rounds have pauses between them, which get shorter the further it is above.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use lsvd_engine::{Location, Move, ObjectIndex, ObjectState, ObjectTotals, Purpose};
+use lsvd_engine::{Location, Move, ObjectIndex, ObjectState, Purpose};
 use lsvd_format::log_object::Entry;
 use lsvd_format::{AnyHeader, BLOCK_BYTES, BLOCK_LEN, BlockOrdinal, Extent};
 use tokio::time::Instant;
@@ -30,6 +30,8 @@ const SMALL_SHARE: u64 = 8;
 const FAR_ABOVE: f64 = 0.2;
 /// Then a turn lasts this long, before checkpoints and deletion have theirs.
 const TURN_MAX: Duration = Duration::from_secs(1);
+/// Turns in a row that are left to clients who wait for a flush.
+const YIELDS_MAX: u32 = 4;
 /// Small objects are merged when there are this many.
 const SMALL_MANY: usize = 128;
 
@@ -40,6 +42,8 @@ pub(crate) struct Collector {
     /// Above the target, and not back below where it ends.
     collecting: bool,
     pause_until: Instant,
+    /// Turns in a row that were left to a flush.
+    yielded: u32,
 }
 
 /// What was collected.
@@ -55,7 +59,7 @@ pub struct Collected {
 
 impl Collector {
     pub(crate) fn new(core: Arc<Core>, options: CollectOptions, batch_bytes_max: u64) -> Self {
-        Self { core, options, batch_bytes_max, collecting: false, pause_until: Instant::now() }
+        Self { core, options, batch_bytes_max, collecting: false, pause_until: Instant::now(), yielded: 0 }
     }
 
     /// Collects for a while, if it is due.
@@ -67,9 +71,12 @@ impl Collector {
             return Ok(());
         }
         let Some(purpose) = self.purpose() else { return Ok(()) };
-        if self.core.is_flush_awaited() {
+        // A client that always flushes must not keep the space for ever.
+        if self.core.is_flush_awaited() && self.yielded < YIELDS_MAX && self.share() < 1.0 {
+            self.yielded += 1;
             return Ok(());
         }
+        self.yielded = 0;
         let began = Instant::now();
         loop {
             let collected = self.collect(purpose).await?;
@@ -106,18 +113,28 @@ impl Collector {
         if self.collecting {
             return Some(Purpose::Space);
         }
+        // Looking at each object takes the engine's lock: only where the average object is small.
+        if totals.objects < SMALL_MANY as u64
+            || totals.payload_blocks / totals.objects >= self.batch_blocks() / 2
+        {
+            return None;
+        }
         let small = self.small();
         let many = self.core.engine(|engine| engine.victims(small, u64::MAX, SMALL_MANY).len());
         (many >= SMALL_MANY).then_some(small)
     }
 
+    fn batch_blocks(&self) -> u64 {
+        self.batch_bytes_max / BLOCK_BYTES
+    }
+
     fn small(&self) -> Purpose {
-        Purpose::Small { below_blocks: self.batch_bytes_max / BLOCK_BYTES / SMALL_SHARE }
+        Purpose::Small { below_blocks: self.batch_blocks() / SMALL_SHARE }
     }
 
     /// Collects a few objects.
     pub(crate) async fn collect(&self, purpose: Purpose) -> Result<Collected, Error> {
-        let blocks = self.batch_bytes_max / BLOCK_BYTES;
+        let blocks = self.batch_blocks();
         let victims = self.core.engine(|engine| engine.victims(purpose, blocks, VICTIMS_MAX));
         let mut collected = Collected::default();
         for (_, state) in &victims {
@@ -129,6 +146,9 @@ impl Collector {
         }
         let runs = self.payload_runs(&victims).await?;
         let moves = self.core.with_regions(|engine| engine.moves(&runs)).await?;
+        if moves.is_empty() {
+            return Ok(Collected::default()); // clients have overwritten all of it, which is on its way
+        }
         for moves in batches(moves, blocks) {
             collected.moved_bytes += lsvd_engine::moved_bytes(&moves);
             let payload = self.fetch(&moves).await?;
@@ -187,28 +207,6 @@ impl Collector {
         let mut all = BytesMut::with_capacity(payload.iter().map(Bytes::len).sum());
         payload.iter().for_each(|piece| all.extend_from_slice(piece));
         Ok(vec![all.freeze()])
-    }
-}
-
-/// How much the store holds for what is live.
-pub(crate) trait Amplification {
-    /// Bytes of the objects over bytes of live blocks.
-    fn amplification(&self) -> f64;
-    /// Bytes of the objects.
-    fn held_bytes(&self) -> u64;
-}
-
-impl Amplification for ObjectTotals {
-    #[allow(clippy::cast_precision_loss)] // a ratio
-    fn amplification(&self) -> f64 {
-        if self.live_blocks == 0 {
-            return 1.0; // what is dead altogether is deleted, not collected
-        }
-        self.held_bytes() as f64 / (self.live_blocks * BLOCK_BYTES) as f64
-    }
-
-    fn held_bytes(&self) -> u64 {
-        self.object_bytes - self.dead_object_bytes
     }
 }
 

@@ -10,7 +10,7 @@ use lsvd_format::log_object::FRAME_BYTES;
 use lsvd_format::{BLOCK_BYTES, ObjectFormat};
 
 use crate::Error;
-use crate::collect::{Amplification, Collected};
+use crate::collect::Collected;
 use crate::upkeep::Upkeep;
 
 /// How often it is looked whether what is waited for has come.

@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lsvd_backend::{Bucket, Listed};
-use lsvd_format::checkpoint::{PartId, decode_root};
+use lsvd_format::checkpoint::PartId;
 use lsvd_format::names;
 use lsvd_format::superblock::Superblock;
 
 use crate::Error;
 use crate::recovery::{Recovered, recover_for_reading};
+use crate::regions::read_root;
 use crate::root::newest_readable;
 use crate::store::VolumeStore;
 
@@ -158,11 +159,11 @@ fn strays(
 async fn parts_kept(store: &VolumeStore, superblock: &Superblock) -> Result<Option<BTreeSet<PartId>>, Error> {
     let mut kept = BTreeSet::new();
     for checkpoint in &superblock.checkpoints {
-        let name = names::checkpoint_part(&checkpoint.part);
-        let range = checkpoint.root_offset_bytes..checkpoint.root_offset_bytes + checkpoint.root_bytes;
-        let read = store.bucket().read_range(&name, range).await;
-        let Some(bytes) = read.map_err(|error| store.store_error(error))? else { return Ok(None) };
-        let Ok(root) = decode_root(superblock.volume_id, checkpoint.part, &bytes) else { return Ok(None) };
+        let root = match read_root(store, superblock.volume_id, checkpoint).await {
+            Ok(root) => root,
+            Err(Error::Corrupt { .. } | Error::Missing { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         kept.insert(checkpoint.part);
         kept.extend(root.parts.iter().map(|part| part.part));
     }

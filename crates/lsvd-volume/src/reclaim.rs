@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use lsvd_format::checkpoint::{PartId, decode_root};
+use lsvd_format::checkpoint::PartId;
 use lsvd_format::superblock::{CheckpointRef, NumberRange, Superblock};
 use lsvd_format::{SequenceNumber, names};
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::core::Core;
 use crate::named::NamedState;
-use crate::store::VERIFY_TRIES;
+use crate::regions::read_root;
 
 /// Objects condemned at once: it bounds the superblock's list.
 const CONDEMNED_MAX: usize = 4096;
@@ -161,8 +161,12 @@ impl Reclaimer {
         if kept != self.swept {
             let mut referenced = BTreeSet::new();
             for checkpoint in &kept {
-                // A root that can not be read may refer to anything: nothing is deleted then.
-                let Some(parts) = self.parts_of(checkpoint).await? else { return Ok(()) };
+                let Some(parts) = self.parts_of(checkpoint).await? else {
+                    // It may refer to anything. Nothing is asked again before other ones are kept.
+                    self.unreferenced.clear();
+                    self.swept = kept;
+                    return Ok(());
+                };
                 referenced.extend(parts);
                 referenced.insert(checkpoint.part);
             }
@@ -201,19 +205,18 @@ impl Reclaimer {
             return Ok(Some(parts.clone()));
         }
         let store = self.core.store();
-        let name = names::checkpoint_part(&checkpoint.part);
-        let range = checkpoint.root_offset_bytes..checkpoint.root_offset_bytes + checkpoint.root_bytes;
-        for _ in 0..VERIFY_TRIES {
-            let read = store.bucket().read_range(&name, range.clone()).await;
-            let Ok(Some(bytes)) = read else { continue };
-            if let Ok(root) = decode_root(self.core.volume_id(), checkpoint.part, &bytes) {
+        match read_root(store, self.core.volume_id(), checkpoint).await {
+            Ok(root) => {
                 let parts: BTreeSet<PartId> = root.parts.iter().map(|part| part.part).collect();
                 self.roots.push((*checkpoint, parts.clone()));
-                return Ok(Some(parts));
+                Ok(Some(parts))
             }
+            Err(error @ (Error::Corrupt { .. } | Error::Missing { .. } | Error::Newer { .. })) => {
+                tracing::warn!("no object of a checkpoint is deleted while this one is kept: {error}");
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
-        tracing::warn!(volume = %store.label(), object = %name, "the root of a checkpoint can not be read: nothing is deleted");
-        Ok(None)
     }
 }
 

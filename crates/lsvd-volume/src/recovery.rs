@@ -9,15 +9,15 @@ use std::collections::BTreeMap;
 use futures::StreamExt;
 use lsvd_backend::Listed;
 use lsvd_engine::{LastData, LogState, ObjectIndex, ObjectRecord, ObjectState, Place, Prefix, Replay};
-use lsvd_format::checkpoint::{CheckpointStamp, PartId, Root, decode_root};
+use lsvd_format::checkpoint::{CheckpointStamp, PartId, Root};
 use lsvd_format::superblock::{CheckpointRef, Superblock};
-use lsvd_format::{AnyHeader, DecodeError, ObjectIdentity, SequenceNumber, SuperblockNumber, names};
+use lsvd_format::{AnyHeader, ObjectIdentity, SequenceNumber, SuperblockNumber, names};
 
 use crate::Error;
 use crate::checkpoint::CHECKPOINTS_KEPT;
-use crate::regions::read_regions;
+use crate::regions::{read_regions, read_root};
 use crate::root::newest_readable;
-use crate::store::{ListedLog, VERIFY_TRIES, VolumeStore};
+use crate::store::{ListedLog, VolumeStore};
 
 /// Headers fetched at once: recovery's time is round trips, not bytes.
 const HEADERS_AT_ONCE: usize = 100;
@@ -52,7 +52,7 @@ pub(crate) async fn recover(
     let mut unusable = Vec::new();
     // Newest first: the one before is used only if this one is no good, and says so.
     for checkpoint in superblock.checkpoints.iter().rev() {
-        if let Some(prefix) = read_root(store, superblock, checkpoint, &stored).await? {
+        if let Some(prefix) = read_prefix(store, superblock, checkpoint, &stored).await? {
             let replay = Replay::from(superblock.volume_id, superblock.size_bytes, superblock.window, prefix);
             let behind = Some((checkpoint.stamp, *checkpoint == superblock.checkpoints[0]));
             if let Some(recovered) = replay_log(store, superblock, replay, behind, stop_at_damage).await? {
@@ -116,44 +116,24 @@ async fn stored_parts(store: &VolumeStore) -> Result<BTreeMap<PartId, u64>, Erro
     Ok(listed.iter().filter_map(part).collect())
 }
 
-/// Reads a checkpoint's root; `None` if that or an object that it refers to is damaged or gone, which is said.
-async fn read_root(
+/// What a checkpoint holds; `None` if its root or an object that it refers to is damaged or gone, which is said.
+async fn read_prefix(
     store: &VolumeStore,
     superblock: &Superblock,
     checkpoint: &CheckpointRef,
     stored: &BTreeMap<PartId, u64>,
 ) -> Result<Option<Prefix>, Error> {
-    let name = names::checkpoint_part(&checkpoint.part);
-    let range = checkpoint.root_offset_bytes..checkpoint.root_offset_bytes + checkpoint.root_bytes;
-    let mut reason = String::new();
-    for _ in 0..VERIFY_TRIES {
-        reason = match store.bucket().read_range(&name, range.clone()).await {
-            Ok(Some(bytes)) => match decode_root(superblock.volume_id, checkpoint.part, &bytes) {
-                Ok(root) if root.stamp != checkpoint.stamp => {
-                    "it is as of another object than the superblock says".to_owned()
-                }
-                Ok(root) => {
-                    match root.parts.iter().find(|part| stored.get(&part.part) != Some(&part.object_bytes)) {
-                        Some(part) => {
-                            format!("'{}' is not there, or not whole", names::checkpoint_part(&part.part))
-                        }
-                        None => return Ok(Some(prefix_of(root))),
-                    }
-                }
-                Err(DecodeError::Newer { what }) => {
-                    return Err(Error::Newer { volume: store.label(), what: format!("{name}: {what}") });
-                }
-                Err(error) => error.to_string(),
-            },
-            Ok(None) => "it is not there".to_owned(),
-            Err(lsvd_backend::Error::Corrupt { detail, .. }) => detail,
-            Err(error) => return Err(store.store_error(error)),
-        };
-    }
+    let reason = match read_root(store, superblock.volume_id, checkpoint).await {
+        Ok(root) => match root.parts.iter().find(|part| stored.get(&part.part) != Some(&part.object_bytes)) {
+            None => return Ok(Some(prefix_of(root))),
+            Some(part) => format!("'{}' is not there, or not whole", names::checkpoint_part(&part.part)),
+        },
+        Err(error @ (Error::Corrupt { .. } | Error::Missing { .. })) => error.to_string(),
+        Err(error) => return Err(error),
+    };
     let as_of = checkpoint.stamp.as_of;
     tracing::error!(
-        volume = %store.label(), object = %name, "the checkpoint as of number {as_of} can not be used: {reason}; the one \
-         before is tried"
+        volume = %store.label(), "the checkpoint as of number {as_of} can not be used: {reason}; the one before is tried"
     );
     Ok(None)
 }

@@ -1,4 +1,4 @@
-//! Reading regions of the extent map from checkpoints, verified (rule 5).
+//! Reading checkpoints, roots and regions of the extent map, verified (rule 5).
 //!
 //! Knows places; not which of them count, and not the map.
 
@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::StreamExt;
 use lsvd_engine::{Location, Mapping, ObjectIndex, Place, RegionContent};
-use lsvd_format::checkpoint::{PartId, RegionIndex, RunContent, Slot, decode_region};
-use lsvd_format::{Extent, VolumeId, names};
+use lsvd_format::checkpoint::{PartId, RegionIndex, Root, RunContent, Slot, decode_region, decode_root};
+use lsvd_format::superblock::CheckpointRef;
+use lsvd_format::{DecodeError, Extent, VolumeId, names};
 
 use crate::Error;
 use crate::store::{VERIFY_TRIES, VolumeStore};
@@ -19,6 +20,39 @@ const READS_AT_ONCE: usize = 64;
 const GAP_BYTES_MAX: u64 = 64 << 10;
 /// Bytes of one GET at most, unless a region has more.
 const READ_BYTES_MAX: u64 = 8 << 20;
+
+/// Reads a checkpoint's root, verified.
+///
+/// # Errors
+/// [`Error::Missing`], [`Error::Corrupt`], [`Error::Newer`], or the store's.
+pub(crate) async fn read_root(
+    store: &VolumeStore,
+    volume: VolumeId,
+    checkpoint: &CheckpointRef,
+) -> Result<Root, Error> {
+    let name = names::checkpoint_part(&checkpoint.part);
+    let range = checkpoint.root_offset_bytes..checkpoint.root_offset_bytes + checkpoint.root_bytes;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let reason = match store.bucket().read_range(&name, range.clone()).await {
+            Ok(Some(bytes)) => match decode_root(volume, checkpoint.part, &bytes) {
+                Ok(root) if root.stamp == checkpoint.stamp => return Ok(root),
+                Ok(_) => "it is as of another object than the superblock says".to_owned(),
+                Err(DecodeError::Newer { what }) => {
+                    return Err(Error::Newer { volume: store.label(), what: format!("{name}: {what}") });
+                }
+                Err(error) => error.to_string(),
+            },
+            Ok(None) => return Err(Error::Missing { volume: store.label(), object: name }),
+            Err(lsvd_backend::Error::Corrupt { detail, .. }) => detail,
+            Err(error) => return Err(store.store_error(error)),
+        };
+        if tries == VERIFY_TRIES {
+            return Err(store.corrupt(name, reason));
+        }
+    }
+}
 
 /// A region, where it was read, and what a checkpoint holds of it.
 pub(crate) type Loaded = (RegionIndex, Place, RegionContent);

@@ -56,7 +56,10 @@ pub(crate) async fn upload(core: Arc<Core>, batch: Arc<SealedBatch>) {
         payload_blocks: batch.header.payload_blocks(),
     };
     // Before the engine's map points at the object, so that the next read finds it.
-    core.fetcher().keep_written(&record, &batch.payload);
+    // What was collected is rather what nobody uses.
+    if !batch.header.entries.iter().any(|entry| matches!(entry, Entry::Relocation { .. })) {
+        core.fetcher().keep_written(&record, &batch.payload);
+    }
     core.wrote(object_bytes);
     core.event(Event::Uploaded { number });
 }

@@ -303,3 +303,44 @@ async fn a_log_whose_beginning_was_collected_does_not_end_there() {
     let reader = world.open_read_only().await;
     assert!(content(&reader).await == before);
 }
+
+/// A client that waits for a flush at every moment does not keep the space: collection leaves it some turns, not all.
+#[tokio::test(start_paused = true)]
+async fn collection_goes_on_beside_a_client_that_always_flushes() {
+    let world = World::new().await;
+    let collect = CollectOptions { target: 1.3, waste_bytes_min: 0, share: 0.25 };
+    let volume = world.open_with(|options| options.upkeep = UpkeepOptions { collect, ..eager() }).await;
+    volume.write(0, blocks(1000, 7), true).await.unwrap();
+    for block in (0..1000).step_by(5) {
+        volume.write(block * BLOCK, blocks(2, 8), false).await.unwrap();
+    }
+    volume.flush().await.unwrap();
+    world.store.always(Verb::Put, "log/", Fate::Slow(Duration::from_millis(700)));
+    let busy = volume.clone();
+    let client = tokio::spawn(async move {
+        loop {
+            write_block(&busy, 2000, 9).await.unwrap();
+            busy.flush().await.unwrap();
+        }
+    });
+    minutes(2).await;
+    client.abort();
+    assert!(volume.stats().moved_bytes > 0, "{:?}", volume.stats());
+    assert_eq!(fill_of(&volume, 3).await.unwrap(), 7);
+}
+
+/// A kept root that has rotted is asked for once, not each second, and nothing of the checkpoints is deleted meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_rotten_kept_root_costs_no_requests() {
+    let world = World::new().await;
+    with_two(&world).await;
+    let older = names::checkpoint_part(&newest(&world).checkpoints[0].part);
+    world.store.flip(&older, world.store.bytes(&older).unwrap().len() - 10);
+    let still = UpkeepOptions { checkpoint_age: Duration::MAX, ..eager() };
+    let _volume = open(&world, still).await;
+    minutes(1).await;
+    world.store.forget();
+    minutes(30).await;
+    assert_eq!(world.store.made().len(), 0, "{:?}", world.store.made());
+    assert!(world.store.bytes(&older).is_some());
+}
