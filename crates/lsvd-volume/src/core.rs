@@ -3,6 +3,8 @@
 //! One lock around the engine, held for its own steps only, never over I/O or copies of payloads. Knows no order of
 //! writes: the engine does.
 
+mod read;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,25 +13,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_engine::{
-    Action, Config, Engine, Event, Move, Now, ObjectRecord, ObjectTotals, Outcome, Place, PlanPiece, Request,
-    RequestId, Tail, moved_bytes,
+    Action, Engine, Event, Move, Now, ObjectTotals, Outcome, Request, RequestId, Tail, moved_bytes,
 };
 use lsvd_format::checkpoint::RegionIndex;
-use lsvd_format::{BLOCK_BYTES, Epoch, SequenceNumber, SuperblockNumber, VolumeId, WriterId, names};
+use lsvd_format::{BLOCK_BYTES, Epoch, SequenceNumber, VolumeId, WriterId};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::fetch::Fetcher;
 use crate::journal::JournalQueue;
 use crate::named::NamedState;
-use crate::recovery::recover_newest;
-use crate::regions::read_regions;
-use crate::root::newest_readable;
 use crate::store::VolumeStore;
 use crate::tasks::Tasks;
 use crate::upload::upload;
-use crate::volume::{ExtentStatus, Piece, Stats};
+use crate::volume::Stats;
 use crate::{Environment, Error};
+
+pub(crate) use read::Reader;
+use read::load_region;
 
 /// How long a client's requests are served before somebody looks for a newer writer again, when no upload of this one
 /// has shown it. A listing each half minute of activity costs about 5 US dollars a year at S3's prices of 2026.
@@ -38,13 +39,6 @@ const FENCE_CHECK_EVERY: Duration = Duration::from_secs(30);
 /// How old what only the journal holds may get before it is said, and how often it is looked at.
 const LAG_TOLD_FROM: Duration = Duration::from_secs(20);
 const LAG_LOOK_EVERY: Duration = Duration::from_secs(5);
-
-/// Wait between tries to read a region of the map when the store has failed for longer than its own retries last.
-const LOAD_RETRY_FIRST: Duration = Duration::from_millis(500);
-const LOAD_RETRY_MAX: Duration = Duration::from_secs(5);
-
-/// How often a read is planned again because what it referred to was deleted.
-const PLANS_MAX: u32 = 3;
 
 /// What is behind the lock.
 struct State {
@@ -94,24 +88,6 @@ pub(crate) struct Core {
     checkpoints: AtomicU64,
     reloads: AtomicU64,
     moved_bytes: AtomicU64,
-}
-
-/// What a volume that is open for reading needs to go on when it is behind.
-pub(crate) struct Reader {
-    config: Config,
-    /// The superblock version that it last read.
-    as_of: AtomicU64,
-    newest: tokio::sync::Mutex<SuperblockNumber>,
-}
-
-impl Reader {
-    pub(crate) fn new(config: Config, as_of: SuperblockNumber) -> Self {
-        Self { config, as_of: AtomicU64::new(as_of.0), newest: tokio::sync::Mutex::new(as_of) }
-    }
-
-    fn as_of(&self) -> SuperblockNumber {
-        SuperblockNumber(self.as_of.load(Ordering::Acquire))
-    }
 }
 
 /// What a core is made of.
@@ -471,161 +447,6 @@ impl Core {
         Error::TimedOut { volume: self.store.label(), after: self.io_timeout }
     }
 
-    /// Reads a range that was checked.
-    pub(crate) async fn read(
-        self: &Arc<Self>,
-        offset_bytes: u64,
-        length_bytes: u64,
-    ) -> Result<Vec<Piece>, Error> {
-        self.check_ended()?;
-        self.check_fence_sometimes(self.opened_at.elapsed());
-        let mut tries = 0;
-        loop {
-            let plan = self.plan(offset_bytes, length_bytes).await?;
-            let read = tokio::time::timeout(self.io_timeout, self.fetch(&plan)).await;
-            // First: why the volume ended says more than that its fetches were stopped.
-            self.check_ended()?;
-            match read.map_err(|_| self.timed_out())? {
-                // What this plan still referred to was moved and deleted since, which takes longer than any read should:
-                // the next plan knows where it is now.
-                Err(Error::Missing { object, .. }) if tries < PLANS_MAX => {
-                    tries += 1;
-                    tracing::warn!(volume = %self.store.label(), %object, "it is not there any more; the read is planned again");
-                    self.reload().await?;
-                }
-                // A late fence of a writer that lost may lie in its place by now.
-                Err(Error::Corrupt { object, .. }) if tries < PLANS_MAX && self.is_behind().await => {
-                    tries += 1;
-                    tracing::warn!(volume = %self.store.label(), %object, "it is not as planned; the read is planned again");
-                    self.reload().await?;
-                }
-                read => return read,
-            }
-        }
-    }
-
-    /// Where the bytes of a range are, with what is to be known of the objects.
-    async fn plan(
-        self: &Arc<Self>,
-        offset_bytes: u64,
-        length_bytes: u64,
-    ) -> Result<Vec<(Option<ObjectRecord>, PlanPiece)>, Error> {
-        let plan = self.with_regions(|engine| {
-            engine.touch(offset_bytes, length_bytes);
-            let plan = engine.plan_read(offset_bytes, length_bytes)?;
-            let with_record = |piece| match piece {
-                PlanPiece::Stored { object, .. } => (Some(engine.object(object)), piece),
-                PlanPiece::Buffered(_) | PlanPiece::Zeroes(_) => (None, piece),
-            };
-            Ok(plan.into_iter().map(with_record).collect())
-        });
-        plan.await
-    }
-
-    async fn fetch(
-        self: &Arc<Self>,
-        plan: &[(Option<ObjectRecord>, PlanPiece)],
-    ) -> Result<Vec<Piece>, Error> {
-        let reads = plan.iter().map(async |(record, piece)| match (record, piece) {
-            (_, PlanPiece::Buffered(bytes)) => Ok(vec![Piece::Data(bytes.clone())]),
-            (_, PlanPiece::Zeroes(bytes)) => Ok(vec![Piece::Zeroes(*bytes)]),
-            (Some(record), PlanPiece::Stored { ordinal, blocks, skip_bytes, length_bytes, .. }) => {
-                let blocks = self.fetcher.read(*record, *ordinal, *blocks).await?;
-                Ok(cut(blocks, u64::from(*skip_bytes), *length_bytes))
-            }
-            (None, PlanPiece::Stored { .. }) => unreachable!("every stored piece has its record"),
-        });
-        let pieces = futures::future::try_join_all(reads).await?;
-        Ok(pieces.into_iter().flatten().collect())
-    }
-
-    /// Whether a reader's superblock is not the newest any more.
-    async fn is_behind(&self) -> bool {
-        let Some(reader) = &self.reader else { return false };
-        let newest = newest_readable(&self.store, true).await;
-        newest.is_ok_and(|(number, _)| number > reader.as_of())
-    }
-
-    /// A reader that is behind reads superblock, checkpoint and log again (rule 7). A writer is never behind.
-    async fn reload(&self) -> Result<(), Error> {
-        let Some(reader) = &self.reader else { return Ok(()) };
-        let before = reader.as_of();
-        let mut newest = reader.newest.lock().await;
-        if *newest > before {
-            return Ok(()); // somebody else did, meanwhile
-        }
-        let (number, prefix) = recover_newest(&self.store).await?;
-        let next = prefix.log().next;
-        let engine = Engine::new(reader.config.clone(), prefix);
-        self.engine(|old| *old = engine);
-        *newest = number;
-        reader.as_of.store(number.0, Ordering::Release);
-        self.reloads.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(volume = %self.store.label(), "a reader that was behind goes on as of the object before number {next}");
-        Ok(())
-    }
-
-    pub(crate) async fn block_status(
-        self: &Arc<Self>,
-        offset_bytes: u64,
-        length_bytes: u64,
-    ) -> Result<Vec<ExtentStatus>, Error> {
-        self.check_ended()?;
-        let statuses = self.with_regions(|engine| engine.status(offset_bytes, length_bytes)).await?;
-        let status = |status: lsvd_engine::Status| ExtentStatus {
-            length_bytes: status.length_bytes,
-            hole: status.hole,
-            zero: status.zero,
-        };
-        Ok(statuses.into_iter().map(status).collect())
-    }
-
-    /// Asks the engine for what needs regions of the map, and loads those that are absent until it has its answer.
-    pub(crate) async fn with_regions<T>(
-        self: &Arc<Self>,
-        mut ask: impl FnMut(&mut Engine) -> Result<T, Vec<RegionIndex>>,
-    ) -> Result<T, Error> {
-        let mut pins = Pins { core: self, regions: Vec::new() };
-        let mut tries = 0;
-        loop {
-            let (waits, actions) = {
-                let mut state = self.lock();
-                let absent = match ask(&mut state.engine) {
-                    Ok(answer) => return Ok(answer),
-                    Err(absent) => absent,
-                };
-                let now = self.now();
-                let waits = absent.into_iter().map(|region| {
-                    let (sender, receiver) = oneshot::channel();
-                    state.region_waiters.entry(region).or_default().push(sender);
-                    state.engine.pin(region);
-                    pins.regions.push(region);
-                    state.engine.handle(now, Event::RegionWanted { region });
-                    receiver
-                });
-                let waits = waits.collect::<Vec<_>>();
-                (waits, self.drain(&mut state))
-            };
-            self.act(actions);
-            let all = tokio::time::timeout(self.io_timeout, futures::future::join_all(waits)).await;
-            self.check_ended()?;
-            for loaded in all.map_err(|_| self.timed_out())? {
-                // The sender goes away unused only if the volume ends.
-                match loaded.map_err(|_| Error::Closed { volume: self.store.label() })? {
-                    Err(Error::Missing { object, .. } | Error::Corrupt { object, .. })
-                        if self.reader.is_some() && tries < PLANS_MAX =>
-                    {
-                        tries += 1;
-                        tracing::warn!(volume = %self.store.label(), %object, "it is not there any more");
-                        self.reload().await?;
-                        break;
-                    }
-                    loaded => loaded?,
-                }
-            }
-        }
-    }
-
     /// Whether nobody waits and the store has all that was accepted.
     pub(crate) fn is_drained(&self) -> bool {
         let state = self.lock();
@@ -680,20 +501,6 @@ impl Core {
     }
 }
 
-/// Regions that are kept in memory for a plan.
-struct Pins<'a> {
-    core: &'a Core,
-    regions: Vec<RegionIndex>,
-}
-
-impl Drop for Pins<'_> {
-    fn drop(&mut self) {
-        if !self.regions.is_empty() && !self.core.state.is_poisoned() {
-            self.core.engine(|engine| self.regions.iter().for_each(|region| engine.unpin(*region)));
-        }
-    }
-}
-
 /// Tells the engine when a client gives a request up before it is answered.
 struct Abandoned<'a> {
     core: &'a Arc<Core>,
@@ -707,46 +514,6 @@ impl Drop for Abandoned<'_> {
         if self.armed && !self.core.state.is_poisoned() {
             self.core.event(Event::Cancel { id: self.id });
         }
-    }
-}
-
-/// Loads a region of the map, however long that takes, and tells who waits for it what hinders it.
-async fn load_region(core: Arc<Core>, region: RegionIndex, place: Place) {
-    let mut wait = LOAD_RETRY_FIRST;
-    let content = loop {
-        let read =
-            read_regions(&core.store, core.volume_id, vec![(region, place)]).await.and_then(|loaded| {
-                let content = loaded.into_iter().next().map(|(.., content)| content).unwrap_or_default();
-                // A reader that went on as of a newer state meanwhile has no use for it.
-                let checked = core.engine(|engine| match engine.prefix().find_place(region) {
-                    Some(now) if now == place => engine.prefix().check_region(&content),
-                    _ => Ok(()),
-                });
-                let corrupt =
-                    |reason: String| core.store.corrupt(names::checkpoint_part(&place.part), reason);
-                checked.map(|()| content).map_err(corrupt)
-            });
-        match read {
-            Ok(content) => break content,
-            Err(error) => {
-                let waiters = core.lock().region_waiters.remove(&region).unwrap_or_default();
-                for waiter in waiters {
-                    // A reader that has gone needs no answer.
-                    let _ = waiter.send(Err(error.clone()));
-                }
-                if core.reader.is_some() {
-                    // It may be behind, and then needs another place.
-                    return core.engine(|engine| engine.region_failed(region));
-                }
-                tracing::error!("a region of the map is read again in {} ms: {error}", wait.as_millis());
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(LOAD_RETRY_MAX);
-            }
-        }
-    };
-    core.event(Event::RegionLoaded { region, place, content });
-    for waiter in core.lock().region_waiters.remove(&region).unwrap_or_default() {
-        let _ = waiter.send(Ok(()));
     }
 }
 
@@ -783,18 +550,4 @@ async fn tell_the_lag(core: Arc<Core>) {
             tracing::info!(volume = %core.store.label(), buffered_bytes, "the store has caught up with the journal");
         }
     }
-}
-
-/// Cuts whole blocks to the bytes that were asked for.
-fn cut(blocks: Vec<Bytes>, skip_bytes: u64, length_bytes: u64) -> Vec<Piece> {
-    let mut skip = usize::try_from(skip_bytes).expect("less than a block");
-    let mut left = usize::try_from(length_bytes).expect("a read is in memory");
-    let mut pieces = Vec::with_capacity(blocks.len());
-    for blocks in blocks {
-        let taken = left.min(blocks.len() - skip);
-        pieces.push(Piece::Data(blocks.slice(skip..skip + taken)));
-        left -= taken;
-        skip = 0;
-    }
-    pieces
 }

@@ -465,7 +465,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "no-reload",
         rule: 7,
         breaks: "a reader that is behind stays behind",
-        file: "crates/lsvd-volume/src/core.rs",
+        file: "crates/lsvd-volume/src/core/read.rs",
         find: "        let Some(reader) = &self.reader else { return Ok(()) };\n",
         replace: "        let Some(reader) = self.reader.as_ref().filter(|_| false) else { return Ok(()) };\n",
         test: Some(("lsvd-volume", "a_region_that_arrives_after_a_reload_is_no_damage")),
