@@ -9,13 +9,15 @@
 //! 3. `buffered_bytes` is the sum of what open batch, sealed batches and merging mutations hold;
 //! 4. a mutation is applied whole, and never while an earlier one that touches one of its blocks is not.
 
+mod upkeep;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_format::checkpoint::RegionIndex;
-use lsvd_format::log_object::{Entry, Header, Source};
+use lsvd_format::log_object::Header;
 use lsvd_format::v1;
 use lsvd_format::{
     BlockIndex, Epoch, Extent, JournalPosition, ObjectFormat, ObjectIdentity, SequenceNumber, VolumeId,
@@ -23,15 +25,13 @@ use lsvd_format::{
 };
 
 use crate::batch::{Batch, payload_bytes};
-use crate::collect::{self, Move, Purpose};
 use crate::content::{Buffered, Content, without_zeroes};
 use crate::interval::{IntervalMap, Run};
 use crate::journal::{Journal, Wait};
-use crate::map::Location;
 use crate::mutation::{Mutation, RECORD_BYTES};
-use crate::objects::{ObjectIndex, ObjectRecord, ObjectState, ObjectTotals};
+use crate::objects::{ObjectIndex, ObjectRecord, ObjectTotals};
 use crate::plan::{self, BlockSource, PlanPiece, Status};
-use crate::prefix::{CaptureStart, Place, Prefix, Progress, RegionContent, StoredRegions};
+use crate::prefix::{Prefix, Progress};
 use crate::request::{Action, Event, Now, Outcome, Request, RequestId, SealedBatch};
 
 /// A batch is sealed at this many runs, so that its header stays small enough to be read at recovery in one go.
@@ -235,32 +235,9 @@ impl Engine {
         self.prefix.objects().get(index)
     }
 
-    /// Objects that are worth collecting, best first, until this many blocks are to be copied.
-    pub fn victims(
-        &self,
-        purpose: Purpose,
-        live_blocks_max: u64,
-        objects_max: usize,
-    ) -> Vec<(ObjectIndex, ObjectState)> {
-        collect::victims(&self.prefix, purpose, live_blocks_max, objects_max)
-    }
-
-    /// What is to move of these runs of victims' payloads, in order of address.
-    ///
-    /// # Errors
-    /// As for [`Engine::plan_read`].
-    pub fn moves(&self, runs: &[(Extent, Location)]) -> Result<Vec<Move>, Vec<RegionIndex>> {
-        collect::moves(&self.overlay, &self.prefix, runs)
-    }
-
     /// Whether somebody waits until the store has what was written.
     pub fn is_durability_awaited(&self) -> bool {
         !self.durable_waiters.is_empty()
-    }
-
-    /// Forgets an object that is deleted.
-    pub fn forget(&mut self, number: SequenceNumber) {
-        self.prefix.forget(number);
     }
 
     /// The durable prefix as far as it is applied.
@@ -288,64 +265,6 @@ impl Engine {
     /// Sums over the objects of the prefix.
     pub fn totals(&self) -> ObjectTotals {
         self.prefix.objects().totals()
-    }
-
-    /// Keeps a region in memory, once it is there, until [`Engine::unpin`]: who needs several at once would else wait for
-    /// ever where the budget is small.
-    pub fn pin(&mut self, region: RegionIndex) {
-        *self.pinned.entry(region).or_default() += 1;
-    }
-
-    /// Takes a pin back.
-    pub fn unpin(&mut self, region: RegionIndex) {
-        if let Some(pins) = self.pinned.get_mut(&region) {
-            *pins -= 1;
-            if *pins == 0 {
-                self.pinned.remove(&region);
-            }
-        }
-    }
-
-    /// A region that was asked for can not be read: who needs it asks again.
-    pub fn region_failed(&mut self, region: RegionIndex) {
-        self.loading.remove(&region);
-    }
-
-    /// Whether a region is in memory.
-    pub fn is_resident(&self, region: RegionIndex) -> bool {
-        self.prefix.map().first_absent(region.extent()).is_none()
-    }
-
-    /// Regions that lie in checkpoint objects of which less than half is still referred to, the first few.
-    pub fn sparsely_stored(&self, most: usize) -> Vec<RegionIndex> {
-        self.prefix.sparsely_stored(most)
-    }
-
-    /// Has the next checkpoint store regions again that are stored already.
-    ///
-    /// # Errors
-    /// Those of them that are absent, as for [`Engine::plan_read`].
-    pub fn store_again(&mut self, regions: &[RegionIndex]) -> Result<(), Vec<RegionIndex>> {
-        self.prefix.store_again(regions)
-    }
-
-    /// Begins a checkpoint as of the last object that is applied. `None` while one is half applied: try again after the
-    /// next event.
-    pub fn begin_checkpoint(&mut self) -> Option<CaptureStart> {
-        self.progress.is_fresh().then(|| self.prefix.begin_capture())
-    }
-
-    /// The next few regions of the checkpoint that was begun, as they were then; none when all were given. An empty one
-    /// has become a hole.
-    pub fn capture(&mut self, most: usize) -> Vec<(RegionIndex, RegionContent)> {
-        self.prefix.capture(most)
-    }
-
-    /// Ends the checkpoint: a superblock version names it, with these places of the regions that were captured; or it came
-    /// to nothing, and what it had is captured by the next one.
-    pub fn end_checkpoint(&mut self, named: Option<StoredRegions>) {
-        self.prefix.end_capture(named);
-        self.evict();
     }
 
     /// Bytes accepted that are not durable.
@@ -490,40 +409,6 @@ impl Engine {
                 self.want_region(region);
             }
             BlockSource::Known(_) => unreachable!("it needs no fetch"),
-        }
-    }
-
-    /// Asks for a region, once.
-    fn want_region(&mut self, region: RegionIndex) {
-        if !self.is_resident(region) && self.loading.insert(region) {
-            let place = self.prefix.place(region);
-            self.actions.push_back(Action::LoadRegion { region, place });
-        }
-    }
-
-    fn region_loaded(&mut self, now: Now, (region, place): (RegionIndex, Place), content: RegionContent) {
-        self.loading.remove(&region);
-        self.prefix.load(region, place, content);
-        let (wanted, others) = std::mem::take(&mut self.bases_wanted)
-            .into_iter()
-            .partition(|(_, block)| RegionIndex::of(*block) == region);
-        self.bases_wanted = others;
-        for (id, block) in wanted {
-            match plan::block(&self.overlay, &self.prefix, block) {
-                BlockSource::Known(base) => self.base_read(now, id, block, Some(base)),
-                source if self.merging.contains_key(&id) => self.fetch_base(id, block, source),
-                _ => {} // cancelled
-            }
-        }
-        self.apply_durable(now);
-        self.evict();
-    }
-
-    /// Lets regions go that checkpoints hold, down to the budget.
-    fn evict(&mut self) {
-        let Self { prefix, pinned, config, .. } = self;
-        if prefix.map().resident_bytes() > config.map_bytes_max {
-            prefix.evict(config.map_bytes_max, |region| !pinned.contains_key(&region));
         }
     }
 
@@ -674,36 +559,6 @@ impl Engine {
             Arc::new(SealedBatch { header, format: self.append_format(), payload, held_bytes, for_flush });
         self.sealed.push_back(InFlight { batch, extents, uploaded: false, opened_at });
         self.next_number = self.next_number.next();
-    }
-
-    /// Gives the collected blocks their number, right behind what clients wrote before (rule 6).
-    fn collected(&mut self, now: Now, id: RequestId, moves: &[Move], payload: Vec<Bytes>) {
-        if self.fenced {
-            return self.complete(id, Outcome::Fenced);
-        }
-        // What waits was written before: its order does not matter to a move, but the sealed line is dense.
-        self.seal(now, false);
-        let number = self.next_number;
-        let entry = |one: &Move| {
-            let (identity, ordinal) = (one.object.identity, one.ordinal);
-            let (volume, number) = (identity.volume, identity.number);
-            Entry::Relocation { extent: one.extent, source: Source { volume, number, ordinal } }
-        };
-        let entries = moves.iter().map(entry).collect();
-        let identity = self.identity(number);
-        let journal = self.journal.as_ref().map(Journal::position);
-        let header = Header { identity, sealed_unix_ms: now.unix_ms, journal, entries };
-        let batch =
-            SealedBatch { header, format: ObjectFormat::V2, payload, held_bytes: 0, for_flush: false };
-        let in_flight = InFlight {
-            batch: Arc::new(batch),
-            extents: Vec::new(),
-            uploaded: false,
-            opened_at: now.monotonic,
-        };
-        self.sealed.push_back(in_flight);
-        self.next_number = number.next();
-        self.durable_waiters.entry(number).or_default().push(id);
     }
 
     fn identity(&self, number: SequenceNumber) -> ObjectIdentity {

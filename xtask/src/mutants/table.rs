@@ -25,6 +25,7 @@ const VOLUME: &str = "crates/lsvd-volume/src/volume.rs";
 const ACCEPTANCE: &str = "crates/lsvd-volume/src/acceptance.rs";
 const RECOVERY: &str = "crates/lsvd-volume/src/recovery.rs";
 const ENGINE: &str = "crates/lsvd-engine/src/engine.rs";
+const ENGINE_UPKEEP: &str = "crates/lsvd-engine/src/engine/upkeep.rs";
 const ENGINE_JOURNAL: &str = "crates/lsvd-engine/src/journal.rs";
 const WRITER: &str = "crates/lsvd-local/src/journal/writer.rs";
 const RECLAIM: &str = "crates/lsvd-volume/src/reclaim.rs";
@@ -429,7 +430,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "collected-unsealed",
         rule: 6,
         breaks: "collected blocks take the number that the open batch's writes were told",
-        file: ENGINE,
+        file: ENGINE_UPKEEP,
         find: "the sealed line is dense.\n        self.seal(now, false);\n",
         replace: "the sealed line is dense.\n",
         test: None,
