@@ -160,6 +160,10 @@ pub(crate) struct Upkeep {
     #[arg(long, value_name = "RATIO", default_value = "1.3", value_parser = parse_gc_target)]
     pub(crate) gc_target: f64,
 
+    /// Collect garbage only while at least this much could come back: less is not worth copying for
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_bytes)]
+    pub(crate) gc_waste_min: u64,
+
     /// Write a checkpoint when the last one is this old and anything was written since; sooner if much was
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub(crate) checkpoint_interval: Duration,

@@ -31,6 +31,7 @@ fn defaults_are_the_librarys() {
     assert_eq!(serve.limits.cache, library.cache_bytes_max);
     assert_eq!(serve.limits.map_memory, library.map_bytes_max);
     assert_eq!(serve.upkeep.gc_target.to_bits(), library.upkeep.collect.target.to_bits());
+    assert_eq!(serve.upkeep.gc_waste_min, library.upkeep.collect.waste_bytes_min);
     assert_eq!(serve.upkeep.checkpoint_interval, library.upkeep.checkpoint_age);
     assert_eq!(serve.upkeep.delete_after, None, "{:?} is what the help says", library.upkeep.delete_after);
     assert_eq!(library.upkeep.delete_after, Duration::from_secs(300));

@@ -269,7 +269,11 @@ fn upkeep(arguments: &Serve) -> UpkeepOptions {
     UpkeepOptions {
         checkpoint_age: upkeep.checkpoint_interval,
         delete_after: upkeep.delete_after.unwrap_or(delete_after),
-        collect: CollectOptions { target: upkeep.gc_target, ..usual.collect },
+        collect: CollectOptions {
+            target: upkeep.gc_target,
+            waste_bytes_min: upkeep.gc_waste_min,
+            ..usual.collect
+        },
         ..usual
     }
 }

@@ -18,6 +18,7 @@ fn options_that_can_not_be() {
         (&["--gc-target", "1.0"], "1.05 to 100"),
         (&["--gc-target", "much"], "write it as 1.3, or off"),
         (&["--map-memory", "1MB"], "power of 1,024"),
+        (&["--gc-waste-min", "64MB"], "power of 1,024"),
     ] {
         let listen = format!("unix:{}", rig.path("s").display());
         let mut arguments = vec!["serve", &url, "--listen", &listen];
@@ -36,6 +37,7 @@ fn options_that_can_be() {
         &["--io-timeout", "10m"][..],
         &["--io-timeout", "1s", "--delete-after", "2s", "--gc-target", "off", "--map-memory", "0"],
         &["--gc-target", "1.05", "--checkpoint-interval", "10s", "--map-memory", "64M"],
+        &["--gc-waste-min", "0"],
     ] {
         rig.serve("db1", "s", options).stop().expect(0, &[]);
     }
@@ -172,6 +174,27 @@ fn gc_without_a_daemon() {
     assert!(again["deleted_bytes"].as_u64().unwrap() < 1024, "{again}");
     let third = gc(&rig, "gc", &["--target", "1.1", "--delete-after", "1s"]);
     assert_eq!(third["deleted_objects"], 0, "{third}");
+    is_as_written(&rig);
+}
+
+/// A daemon collects what is worth it: a volume with less waste than `--gc-waste-min` stays as it is.
+#[test]
+fn a_daemon_collects_from_the_least_waste_on() {
+    let rig = Rig::new();
+    half_dead(&rig);
+    let serve = |waste_min: &str| {
+        let often = ["--checkpoint-interval", "1s", "--io-timeout", "1s", "--delete-after", "2s"];
+        rig.serve("db1", "s", &[&often, &["--gc-target", "1.1", "--gc-waste-min", waste_min][..]].concat())
+    };
+    let daemon = serve("16M");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    daemon.stop().expect(0, &[]);
+    let kinds = |rig: &Rig| gc(rig, "log", &[])["objects"].to_string();
+    assert!(!kinds(&rig).contains("relocation"), "there was less to win: {}", kinds(&rig));
+    let daemon = serve("1M");
+    until(&rig, "the daemon collects", |_| log_bytes(&rig) < 16 * MIB * 112 / 100);
+    assert!(kinds(&rig).contains("relocation"));
+    daemon.stop().expect(0, &[]);
     is_as_written(&rig);
 }
 
