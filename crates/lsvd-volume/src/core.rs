@@ -88,6 +88,8 @@ pub(crate) struct Core {
     checkpoints: AtomicU64,
     reloads: AtomicU64,
     moved_bytes: AtomicU64,
+    deleted_objects: AtomicU64,
+    deleted_bytes: AtomicU64,
 }
 
 /// What a core is made of.
@@ -160,6 +162,8 @@ impl Core {
             checkpoints: AtomicU64::new(0),
             reloads: AtomicU64::new(0),
             moved_bytes: AtomicU64::new(0),
+            deleted_objects: AtomicU64::new(0),
+            deleted_bytes: AtomicU64::new(0),
         });
         core.tasks.spawn(tick(core.clone()));
         if core.journal.is_some() {
@@ -221,6 +225,18 @@ impl Core {
     /// Whether a client waits for durability.
     pub(crate) fn is_flush_awaited(&self) -> bool {
         self.lock().engine.is_durability_awaited()
+    }
+
+    /// The store has this dead object no longer.
+    pub(crate) fn deleted(&self, number: SequenceNumber) {
+        let bytes = self.engine(|engine| {
+            let objects = engine.prefix().objects();
+            let bytes = objects.find(number).map_or(0, |index| objects.get(index).object_bytes());
+            engine.forget(number);
+            bytes
+        });
+        self.deleted_objects.fetch_add(1, Ordering::Relaxed);
+        self.deleted_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn wrote_checkpoint(&self) {
@@ -474,6 +490,8 @@ impl Core {
             map_bytes: engine.map_bytes(),
             checkpoints: self.checkpoints.load(Ordering::Relaxed),
             moved_bytes: self.moved_bytes.load(Ordering::Relaxed),
+            deleted_objects: self.deleted_objects.load(Ordering::Relaxed),
+            deleted_bytes: self.deleted_bytes.load(Ordering::Relaxed),
             log_objects: engine.totals().objects,
             log_bytes: engine.totals().object_bytes,
             live_bytes: engine.totals().live_blocks * BLOCK_BYTES,

@@ -101,7 +101,7 @@ impl Upkeep {
     /// The store's, or what ended the volume: what was done is done, and the rest is done by the next call.
     pub(crate) async fn run_to_its_end(&mut self, goal: CollectionGoal) -> Result<GivenBack, Error> {
         let label = self.core.store().label();
-        let deleted = self.reclaimer.deleted();
+        let before = self.core.stats();
         self.checkpoint().await?;
         let collected = self.collect_all(goal).await?;
         self.checkpoint().await?;
@@ -129,8 +129,8 @@ impl Upkeep {
             self.core.check_ended()?;
             self.reclaimer.round().await?;
         }
-        let deleted_now = self.reclaimer.deleted();
-        if deleted_now != deleted {
+        let after = self.core.stats();
+        if after.deleted_objects != before.deleted_objects {
             // Again as of the same object: the next opening is not to take them for objects that are there.
             while !self.write_checkpoint().await? {
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -139,8 +139,8 @@ impl Upkeep {
         }
         Ok(GivenBack {
             collected,
-            deleted_objects: deleted_now.0 - deleted.0,
-            deleted_bytes: deleted_now.1 - deleted.1,
+            deleted_objects: after.deleted_objects - before.deleted_objects,
+            deleted_bytes: after.deleted_bytes - before.deleted_bytes,
             format_1_blocks_left: self.blocks_left(goal),
         })
     }

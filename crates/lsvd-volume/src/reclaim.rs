@@ -32,8 +32,6 @@ pub(crate) struct Reclaimer {
     condemned: Option<(BTreeSet<SequenceNumber>, Instant)>,
     /// Numbers of the list that are deleted: the next version leaves them out.
     deleted: BTreeSet<SequenceNumber>,
-    /// Objects that this opening has deleted, and their bytes.
-    deleted_so_far: (u64, u64),
     /// The oldest checkpoint when all dead objects were last condemned.
     condemned_as_of: Option<SequenceNumber>,
     /// Since when no kept root refers to these objects of the checkpoints' folder.
@@ -52,7 +50,6 @@ impl Reclaimer {
             delete_after,
             condemned: None,
             deleted: BTreeSet::new(),
-            deleted_so_far: (0, 0),
             condemned_as_of: None,
             unreferenced: BTreeMap::new(),
             roots: Vec::new(),
@@ -74,11 +71,6 @@ impl Reclaimer {
     /// Whether no log object is left to delete, as far as the last round has seen.
     pub(crate) async fn is_done(&self) -> bool {
         self.condemned.is_none() && self.named.get().await.condemned.is_empty()
-    }
-
-    /// Log objects that this opening has deleted, and their bytes.
-    pub(crate) fn deleted(&self) -> (u64, u64) {
-        self.deleted_so_far
     }
 
     /// Puts dead objects on the superblock's list, when the list before is worked off.
@@ -129,13 +121,7 @@ impl Reclaimer {
             match result {
                 Ok(number) => {
                     self.deleted.insert(number);
-                    self.deleted_so_far.0 += 1;
-                    self.deleted_so_far.1 += self.core.engine(|engine| {
-                        let objects = engine.prefix().objects();
-                        let bytes = objects.find(number).map_or(0, |index| objects.get(index).object_bytes());
-                        engine.forget(number);
-                        bytes
-                    });
+                    self.core.deleted(number);
                 }
                 Err(error) => failed = Some(error),
             }

@@ -123,6 +123,10 @@ pub struct Stats {
     pub checkpoints: u64,
     /// Bytes of live blocks that collection has moved.
     pub moved_bytes: u64,
+    /// Log objects deleted, since nothing referred to them.
+    pub deleted_objects: u64,
+    /// Their bytes.
+    pub deleted_bytes: u64,
     /// Objects of the log that are stored, but for fences.
     pub log_objects: u64,
     /// Their bytes.

@@ -119,6 +119,8 @@ async fn log_stats(volumes: &[Served], interval: Option<Duration>) -> Infallible
                 map_bytes = stats.map_bytes,
                 checkpoints = stats.checkpoints,
                 moved_bytes = stats.moved_bytes,
+                deleted_objects = stats.deleted_objects,
+                deleted_bytes = stats.deleted_bytes,
                 log_objects = stats.log_objects,
                 log_bytes = stats.log_bytes,
                 live_bytes = stats.live_bytes,

@@ -184,6 +184,7 @@ fn a_daemon_collects_from_the_least_waste_on() {
     half_dead(&rig);
     let serve = |waste_min: &str| {
         let often = ["--checkpoint-interval", "1s", "--io-timeout", "1s", "--delete-after", "2s"];
+        let often = [&often[..], &["--stats-interval", "50ms"]].concat();
         rig.serve("db1", "s", &[&often, &["--gc-target", "1.1", "--gc-waste-min", waste_min][..]].concat())
     };
     let daemon = serve("16M");
@@ -194,7 +195,15 @@ fn a_daemon_collects_from_the_least_waste_on() {
     let daemon = serve("1M");
     until(&rig, "the daemon collects", |_| log_bytes(&rig) < 16 * MIB * 112 / 100);
     assert!(kinds(&rig).contains("relocation"));
-    daemon.stop().expect(0, &[]);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let ended = daemon.stop();
+    let said = ended.expect(0, &[]).stderr.lines().rfind(|line| line.contains("deleted_bytes="));
+    let last = |field: &str| -> u64 {
+        let (_, behind) = said.unwrap().split_once(field).unwrap();
+        behind.split(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(last("deleted_objects=") > 0 && last("deleted_bytes=") > 4 * MIB, "{said:?}");
+    assert!(last("moved_bytes=") > MIB, "{said:?}");
     is_as_written(&rig);
 }
 
