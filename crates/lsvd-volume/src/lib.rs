@@ -47,6 +47,7 @@ mod reclaim;
 mod recovery;
 mod regions;
 mod root;
+mod stamp;
 mod store;
 mod takeover;
 mod tasks;

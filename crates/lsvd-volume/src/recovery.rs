@@ -17,6 +17,7 @@ use crate::Error;
 use crate::checkpoint::CHECKPOINTS_KEPT;
 use crate::regions::{read_regions, read_root};
 use crate::root::newest_readable;
+use crate::stamp::{self, Own};
 use crate::store::{ListedLog, VolumeStore};
 
 /// Headers fetched at once: recovery's time is round trips, not bytes.
@@ -155,8 +156,17 @@ async fn replay_log(
     let mut listed = store.list_log(after).await?;
     if let Some((stamp, oldest)) = behind {
         let own = listed.first().is_some_and(|entry| entry.number == stamp.as_of).then(|| listed.remove(0));
-        if !stamp_holds(store, stamp, own, oldest).await? {
-            return Ok(None);
+        let of = (superblock.volume_id, stamp);
+        match stamp::compare(store, of, replay.prefix(), own, oldest).await? {
+            Own::Same => {}
+            Own::Other => return Ok(None),
+            Own::Damaged(damage) if stop_at_damage => {
+                tracing::error!(
+                    "{damage}; whether a checkpoint was made of it can not be known: the one before is tried"
+                );
+                return Ok(None);
+            }
+            Own::Damaged(damage) => return Err(damage),
         }
     }
     let mut strays = Vec::new();
@@ -204,37 +214,6 @@ async fn replay_log(
         Err(error) => return Err(error),
     }
     Ok(Some(Recovered { replay, strays, unbegun_mark, damage, base: None, unusable: Vec::new() }))
-}
-
-/// Whether the object that a checkpoint is as of is the one that the log has under that number (rule 8). It may be
-/// deleted if the checkpoint is the oldest one: only what is above stays for sure.
-async fn stamp_holds(
-    store: &VolumeStore,
-    stamp: CheckpointStamp,
-    own: Option<ListedLog>,
-    oldest: bool,
-) -> Result<bool, Error> {
-    let name = store.log_name(stamp.as_of);
-    let header = match own {
-        Some(entry) => store.read_log_header(entry.number).await?,
-        None => None,
-    };
-    match header {
-        // In format 1 nothing says whose it is.
-        Some(AnyHeader::V1(_)) => Ok(true),
-        Some(AnyHeader::V2(header)) => {
-            let same = (header.identity.epoch, header.identity.writer) == (stamp.epoch, stamp.writer);
-            if !same {
-                tracing::error!(volume = %store.label(), object = %name, "it is not the object that a checkpoint was made of");
-            }
-            Ok(same)
-        }
-        None if oldest => Ok(true),
-        None => {
-            tracing::error!(volume = %store.label(), object = %name, "it is missing, though a checkpoint was made of it");
-            Ok(false)
-        }
-    }
 }
 
 /// Loads the regions that what was taken in changes, and applies it.

@@ -17,6 +17,7 @@ mod recovery;
 mod root_trouble;
 mod roots;
 mod stalls;
+mod stamps;
 mod stragglers;
 mod takeover;
 mod verification;
