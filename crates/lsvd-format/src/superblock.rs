@@ -7,12 +7,19 @@
 //! 3. `1 <= epoch <= number`;
 //! 4. fields that this version does not know survive being read and written again.
 
+mod line;
+mod moments;
 mod named;
 #[cfg(test)]
 mod tests;
 
 use serde::{Deserialize, Serialize};
 
+pub use line::Line;
+pub use moments::{
+    FEATURE_RESIZE, FEATURE_ROLLBACK, FEATURE_SNAPSHOT, Moments, Rollback, SNAPSHOT_NAME_BYTES_MAX,
+    SNAPSHOTS_MAX, SizeSince, Snapshot, check_snapshot_name,
+};
 pub use named::{CheckpointRef, NumberRange};
 
 use crate::wire::len_bytes;
@@ -22,7 +29,14 @@ use crate::{
 };
 
 /// The features that this lsvd knows, both to read and to write.
-pub const FEATURES_KNOWN: &[&str] = &[FEATURE_JOURNAL, FEATURE_FORMAT_1, FEATURE_CHECKPOINT];
+pub const FEATURES_KNOWN: &[&str] = &[
+    FEATURE_JOURNAL,
+    FEATURE_FORMAT_1,
+    FEATURE_CHECKPOINT,
+    FEATURE_SNAPSHOT,
+    FEATURE_ROLLBACK,
+    FEATURE_RESIZE,
+];
 /// Of `features_to_write` while a journal is in use: whoever does not know journals would write past it.
 pub const FEATURE_JOURNAL: &str = "journal";
 /// Of `features_to_read` where the log has a layout: whoever does not know format 1 would not find the log, or take it
@@ -84,6 +98,9 @@ pub struct Superblock {
     /// them does a kept checkpoint refer (rule 7).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub condemned: Vec<NumberRange>,
+    /// What is kept beside the present. Set it by [`Superblock::with_moments`].
+    #[serde(flatten)]
+    pub moments: Moments,
     /// Wall-clock time of writing, in milliseconds since 1970, by the writer's clock.
     pub written_unix_ms: u64,
     /// The program that wrote this version, for people.
@@ -178,6 +195,7 @@ impl Superblock {
             return Err(format!("a journal is in use without {FEATURE_JOURNAL:?} in features_to_write"));
         }
         self.check_checkpoints()?;
+        self.check_moments()?;
         self.check_condemned()
     }
 }

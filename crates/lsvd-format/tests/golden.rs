@@ -12,7 +12,9 @@ use lsvd_format::checkpoint::{
 };
 use lsvd_format::journal::{RecordHeader, RecordKind, payload_checksum};
 use lsvd_format::log_object::{Entry, Header, Source, decode_frames, encode_frames};
-use lsvd_format::superblock::{self, CheckpointRef, NumberRange, Superblock};
+use lsvd_format::superblock::{
+    self, CheckpointRef, Moments, NumberRange, Rollback, SizeSince, Snapshot, Superblock,
+};
 use lsvd_format::{
     AnyHeader, BlockOrdinal, Epoch, Extent, JournalId, JournalPosition, LogLayout, ObjectFormat,
     ObjectIdentity, SequenceNumber, SuperblockNumber, VolumeId, WriterId, decode_any, v1,
@@ -127,6 +129,7 @@ fn superblock_value() -> Superblock {
         journal: None,
         checkpoints: Vec::new(),
         condemned: Vec::new(),
+        moments: Moments::default(),
         written_unix_ms: 1_700_000_000_789,
         written_by: "lsvd 0.1.0".to_owned(),
         features_to_read: Vec::new(),
@@ -139,6 +142,48 @@ fn superblock_value() -> Superblock {
 fn superblock_version() {
     let (number, value) = (SuperblockNumber(0x1f), superblock_value());
     let stored = golden("superblock.json", &superblock::encode(number, &value));
+    assert_eq!(superblock::decode(number, &stored), Ok(value));
+}
+
+#[test]
+fn superblock_version_with_moments() {
+    let number = SuperblockNumber(0x23);
+    let base = CheckpointRef {
+        stamp: CheckpointStamp {
+            as_of: SequenceNumber(0x30),
+            epoch: Epoch(0x11),
+            writer: WriterId(counting(0x40)),
+        },
+        part: PartId { as_of: SequenceNumber(0x30), epoch: Epoch(0x12), serial: 3 },
+        root_offset_bytes: 0x1234,
+        root_bytes: 0x5678,
+    };
+    let snapshot = |name: &str, as_of, base, automatic| Snapshot {
+        name: name.to_owned(),
+        as_of: SequenceNumber(as_of),
+        base,
+        size_bytes: 1 << 39,
+        created_unix_ms: 1_700_000_000_321,
+        automatic,
+    };
+    let moments = Moments {
+        snapshots: vec![
+            snapshot("first", 0x20, None, false),
+            snapshot("before-rollback-1", 0x41, Some(base), true),
+        ],
+        history_ms: 86_400_000,
+        rollbacks: vec![Rollback {
+            to: SequenceNumber(0x38),
+            next: SequenceNumber(0x82),
+            unix_ms: 1_700_000_000_654,
+        }],
+        sizes: vec![
+            SizeSince { since: SequenceNumber(1), size_bytes: 1 << 39 },
+            SizeSince { since: SequenceNumber(0x42), size_bytes: 1 << 40 },
+        ],
+    };
+    let value = superblock_value().with_checkpoints(vec![base]).with_moments(moments);
+    let stored = golden("superblock_moments.json", &superblock::encode(number, &value));
     assert_eq!(superblock::decode(number, &stored), Ok(value));
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use lsvd_backend::Bucket;
 use lsvd_engine::LastData;
-use lsvd_format::superblock::Superblock;
+use lsvd_format::superblock::{Moments, Superblock};
 use lsvd_format::v1::parse_v1_name;
 use lsvd_format::{
     BLOCK_BYTES, Epoch, JournalId, LogLayout, ObjectFormat, SequenceNumber, SuperblockNumber,
@@ -201,6 +201,7 @@ pub(crate) async fn put_first_superblock(
         journal: None,
         checkpoints: Vec::new(),
         condemned: Vec::new(),
+        moments: Moments::default(),
         written_unix_ms: (environment.now_unix_ms)(),
         written_by: written_by(),
         features_to_read: Vec::new(),

@@ -59,7 +59,7 @@ impl Superblock {
         self.checkpoints.iter().try_for_each(|checkpoint| self.check_checkpoint(checkpoint))
     }
 
-    fn check_checkpoint(&self, checkpoint: &CheckpointRef) -> Result<(), String> {
+    pub(super) fn check_checkpoint(&self, checkpoint: &CheckpointRef) -> Result<(), String> {
         let CheckpointRef { stamp, part, root_offset_bytes: offset, root_bytes } = *checkpoint;
         part.check()?;
         let as_of = stamp.as_of;
@@ -94,6 +94,8 @@ impl Superblock {
         }
         let oldest = match &self.checkpoints[..] {
             [oldest, _, ..] => oldest.stamp.as_of,
+            // A rollback left the checkpoints that it was condemned by; what is condemned may still be there.
+            _ if !self.moments.rollbacks.is_empty() => SequenceNumber(NUMBER_MAX),
             kept => return Err(format!("numbers are condemned with {} checkpoints", kept.len())),
         };
         if last.last > oldest || self.condemned[0].first < self.log_first_number {

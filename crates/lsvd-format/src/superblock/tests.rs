@@ -25,6 +25,7 @@ fn example() -> Superblock {
         journal: None,
         checkpoints: Vec::new(),
         condemned: Vec::new(),
+        moments: Moments::default(),
         written_unix_ms: 1_700_000_000_000,
         written_by: "lsvd 0.1.0".to_owned(),
         features_to_read: Vec::new(),
@@ -112,6 +113,92 @@ fn range(first: u64, last: u64) -> NumberRange {
 fn with_condemned() -> Superblock {
     let superblock = example().with_checkpoints(vec![checkpoint(70, 2), checkpoint(90, 3)]);
     Superblock { condemned: vec![range(1, 1), range(3, 60), range(62, 70)], ..superblock }
+}
+
+fn snapshot(name: &str, as_of: u64, base: Option<CheckpointRef>) -> Snapshot {
+    Snapshot {
+        name: name.to_owned(),
+        as_of: SequenceNumber(as_of),
+        base,
+        size_bytes: 1 << 30,
+        created_unix_ms: 1_700_000_000_000,
+        automatic: false,
+    }
+}
+
+fn rollback(to: u64, next: u64) -> Rollback {
+    Rollback { to: SequenceNumber(to), next: SequenceNumber(next), unix_ms: 5 }
+}
+
+/// An lsvd that does not know them would delete what a snapshot needs, or follow a branch that was left.
+#[test]
+fn moments_go_with_their_features() {
+    let sizes = vec![SizeSince { since: SequenceNumber(7), size_bytes: 1 << 29 }];
+    let moments = Moments {
+        snapshots: vec![snapshot("a", 12, None)],
+        history_ms: 1,
+        rollbacks: vec![rollback(9, 100)],
+        sizes,
+    };
+    let with = example().with_moments(moments);
+    assert_eq!(with.features_to_write, [FEATURE_SNAPSHOT]);
+    assert_eq!(with.features_to_read, [FEATURE_ROLLBACK, FEATURE_RESIZE]);
+    assert_eq!(decode(NUMBER, &encode(NUMBER, &with)), Ok(with.clone()));
+    for feature in [FEATURE_SNAPSHOT, FEATURE_ROLLBACK, FEATURE_RESIZE] {
+        let mut without = with.clone();
+        without.features_to_read.retain(|known| known != feature);
+        without.features_to_write.retain(|known| known != feature);
+        assert!(without.validate(NUMBER).unwrap_err().contains("go together"), "{feature}");
+    }
+    assert_eq!(with.with_moments(Moments::default()), example());
+}
+
+#[test]
+fn moments_that_can_not_be_are_refused() {
+    let kept = || vec![checkpoint(70, 2), checkpoint(90, 3)];
+    let with = |moments: Moments| example().with_checkpoints(kept()).with_moments(moments).validate(NUMBER);
+    let snapshots = |snapshots: Vec<Snapshot>| with(Moments { snapshots, ..Moments::default() });
+    let rollbacks = |rollbacks: Vec<Rollback>| with(Moments { rollbacks, ..Moments::default() });
+    assert_eq!(snapshots(vec![snapshot("a", 80, Some(checkpoint(70, 2))), snapshot("b", 80, None)]), Ok(()));
+    assert!(snapshots(vec![snapshot("a", 80, None), snapshot("a", 90, None)]).unwrap_err().contains("two"));
+    assert!(snapshots(vec![snapshot("a", 60, Some(checkpoint(70, 2)))]).unwrap_err().contains("its base"));
+    for name in ["", "7", "-a", "a/b", "a@b", "ä", &"a".repeat(65)] {
+        assert!(
+            snapshots(vec![snapshot(name, 80, None)]).unwrap_err().contains("can not be called"),
+            "{name}"
+        );
+    }
+    assert_eq!(rollbacks(vec![rollback(90, 200), rollback(210, 300)]), Ok(()));
+    assert!(rollbacks(vec![rollback(90, 90)]).unwrap_err().contains("a rollback to"));
+    assert!(rollbacks(vec![rollback(95, 200), rollback(99, 150)]).unwrap_err().contains("a rollback to"));
+    assert!(rollbacks(vec![rollback(80, 200)]).unwrap_err().contains("on a branch"));
+    let size = |since, size_bytes| SizeSince { since: SequenceNumber(since), size_bytes };
+    let sizes = |sizes: Vec<SizeSince>| with(Moments { sizes, ..Moments::default() });
+    assert!(sizes(vec![size(1, 4097)]).unwrap_err().contains("a size of 4097"));
+    assert!(sizes(vec![size(2, 4096), size(2, 8192)]).unwrap_err().contains("not in order"));
+    let condemned = |snapshot: Snapshot| {
+        let moments = Moments { snapshots: vec![snapshot], ..Moments::default() };
+        Superblock { condemned: vec![range(30, 70)], ..example() }
+            .with_checkpoints(kept())
+            .with_moments(moments)
+    };
+    assert!(condemned(snapshot("a", 60, None)).validate(NUMBER).unwrap_err().contains("is condemned"));
+    // What a base is as of is not needed beside it.
+    assert_eq!(condemned(snapshot("a", 70, Some(checkpoint(70, 2)))).validate(NUMBER), Ok(()));
+}
+
+#[test]
+fn a_moment_has_the_size_of_its_time() {
+    let size = |since, size_bytes| SizeSince { since: SequenceNumber(since), size_bytes };
+    // 1 GiB from 1 on, 2 GiB from 10 on; back to 5, and 4 GiB from 30 on.
+    let sizes = vec![size(1, 1 << 30), size(10, 2 << 30), size(30, 4 << 30)];
+    let moments = Moments { sizes, rollbacks: vec![rollback(5, 20)], ..Moments::default() };
+    let superblock = Superblock { size_bytes: 4 << 30, ..example() }.with_moments(moments);
+    for (last, gib) in [(5, 1), (9, 1), (10, 2), (19, 2), (20, 1), (29, 1), (30, 4), (99, 4)] {
+        let line = superblock.line(SequenceNumber(last));
+        assert_eq!(superblock.size_bytes_at(&line), gib << 30, "at {last}");
+    }
+    assert_eq!(superblock.largest_size_bytes(), 4 << 30);
 }
 
 /// An lsvd that does not know checkpoints would take a log whose first objects were deleted for a damaged one: it must
@@ -395,6 +482,7 @@ fn any_superblock() -> impl Strategy<Value = (SuperblockNumber, Superblock)> {
                 journal: None,
                 checkpoints: Vec::new(),
                 condemned,
+                moments: Moments::default(),
                 written_unix_ms: ms,
                 written_by: by,
                 features_to_read: Vec::new(),

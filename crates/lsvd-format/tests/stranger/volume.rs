@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use lsvd_format::checkpoint::{RootObject, SkippedRange, Slot};
 use lsvd_format::log_object::{Entry, Header, Source, encode_frames};
-use lsvd_format::superblock::{self, Superblock};
+use lsvd_format::superblock::{self, Moments, Superblock};
 use lsvd_format::{
     BLOCK_LEN, BlockOrdinal, Epoch, Extent, ObjectFormat, ObjectIdentity, SequenceNumber, SuperblockNumber,
     VolumeId, WriterId, names,
@@ -114,6 +114,7 @@ impl Volume {
             journal: None,
             checkpoints: Vec::new(),
             condemned: Vec::new(),
+            moments: Moments::default(),
             written_unix_ms: 0,
             written_by: "a test".to_owned(),
             features_to_read: Vec::new(),
