@@ -56,8 +56,12 @@ pub(crate) fn victims(
             return None;
         }
         let score = match purpose {
-            Purpose::Space if state.live_blocks < payload => cost_benefit(next, state),
-            Purpose::Small { below_blocks } if payload < below_blocks => 1.0,
+            Purpose::Space if state.live_blocks < payload && !prefix.objects().is_kept(index) => {
+                cost_benefit(next, state)
+            }
+            Purpose::Small { below_blocks } if payload < below_blocks && !prefix.objects().is_kept(index) => {
+                1.0
+            }
             Purpose::Format1 if state.record.format == ObjectFormat::V1 => 1.0,
             _ => return None,
         };

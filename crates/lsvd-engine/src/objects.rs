@@ -4,7 +4,8 @@
 //! checkpoints name it so. Knows no extents. Invariants:
 //! 1. `live blocks <= blocks in the payload`, for each object and all together;
 //! 2. an object without live blocks knows since which number it has none;
-//! 3. fences have no slot: nothing points at one, and none is ever collected (rule 9).
+//! 3. fences have no slot: nothing points at one, and none is ever collected (rule 9);
+//! 4. the totals are the sum of what each slot counts.
 
 use std::collections::BTreeMap;
 
@@ -32,11 +33,7 @@ pub struct ObjectRecord {
 impl ObjectRecord {
     /// Length of the whole object in bytes.
     pub fn object_bytes(&self) -> u64 {
-        let stored_block_bytes = match self.format {
-            ObjectFormat::V1 => BLOCK_BYTES,
-            ObjectFormat::V2 => FRAME_BYTES,
-        };
-        self.header_bytes + self.payload_blocks * stored_block_bytes
+        object_bytes(self.format, self.header_bytes, self.payload_blocks)
     }
 }
 
@@ -79,6 +76,9 @@ pub struct ObjectTotals {
     pub live_blocks: u64,
     /// Bytes of objects of which nothing is live.
     pub dead_object_bytes: u64,
+    /// Bytes that are not live, of objects that a snapshot keeps and that are live for the most part: moving what is live
+    /// would give nothing back.
+    pub kept_waste_bytes: u64,
 }
 
 impl ObjectTotals {
@@ -87,14 +87,38 @@ impl ObjectTotals {
         self.object_bytes - self.dead_object_bytes
     }
 
+    /// Of these, such as are not live and could be collected.
+    pub fn waste_bytes(&self) -> u64 {
+        self.held_bytes().saturating_sub(self.live_blocks * BLOCK_BYTES + self.kept_waste_bytes)
+    }
+
     /// How much the store holds for what is live: bytes of those objects over bytes of live blocks. What is dead altogether
-    /// is deleted, not collected, and does not count.
+    /// is deleted, not collected, and does not count; nor does what snapshots keep.
     #[allow(clippy::cast_precision_loss)] // a ratio
     pub fn amplification(&self) -> f64 {
         if self.live_blocks == 0 {
             return 1.0;
         }
-        self.held_bytes() as f64 / (self.live_blocks * BLOCK_BYTES) as f64
+        let held_bytes = self.held_bytes() - self.kept_waste_bytes;
+        held_bytes as f64 / (self.live_blocks * BLOCK_BYTES) as f64
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.objects += other.objects;
+        self.object_bytes += other.object_bytes;
+        self.payload_blocks += other.payload_blocks;
+        self.live_blocks += other.live_blocks;
+        self.dead_object_bytes += other.dead_object_bytes;
+        self.kept_waste_bytes += other.kept_waste_bytes;
+    }
+
+    fn subtract(&mut self, other: &Self) {
+        self.objects -= other.objects;
+        self.object_bytes -= other.object_bytes;
+        self.payload_blocks -= other.payload_blocks;
+        self.live_blocks -= other.live_blocks;
+        self.dead_object_bytes -= other.dead_object_bytes;
+        self.kept_waste_bytes -= other.kept_waste_bytes;
     }
 }
 
@@ -106,6 +130,8 @@ pub struct ObjectTable {
     openings: Vec<Opening>,
     by_number: BTreeMap<SequenceNumber, ObjectIndex>,
     totals: ObjectTotals,
+    /// Snapshots keep what is live up to this number.
+    kept_until: SequenceNumber,
 }
 
 impl ObjectTable {
@@ -163,22 +189,34 @@ impl ObjectTable {
     fn put(&mut self, index: ObjectIndex, slot: Slot) {
         self.slots[index.0 as usize] = Some(slot);
         self.by_number.insert(slot.number, index);
-        let bytes = self.get(index).object_bytes();
-        self.totals.objects += 1;
-        self.totals.object_bytes += bytes;
-        self.totals.payload_blocks += slot.payload_blocks;
-        self.totals.live_blocks += slot.live_blocks;
-        if slot.live_blocks == 0 {
-            self.totals.dead_object_bytes += bytes;
+        self.totals.add(&counted(&slot, self.kept_until));
+    }
+
+    /// Changes a slot, and what the totals count of it.
+    fn change(&mut self, index: ObjectIndex, change: impl FnOnce(&mut Slot)) {
+        let kept_until = self.kept_until;
+        let slot = self.slots[index.0 as usize].as_mut().expect("the map points at objects that are stored");
+        self.totals.subtract(&counted(slot, kept_until));
+        change(slot);
+        self.totals.add(&counted(slot, kept_until));
+    }
+
+    /// Snapshots keep the objects that are live up to this number, whatever becomes of them.
+    pub fn set_kept_until(&mut self, number: SequenceNumber) {
+        self.kept_until = number;
+        self.totals = ObjectTotals::default();
+        for slot in self.slots.iter().flatten() {
+            self.totals.add(&counted(slot, number));
         }
+    }
+
+    /// Whether moving what is live of an object would give nothing back for now, as a snapshot keeps it, and too little later.
+    pub fn is_kept(&self, index: ObjectIndex) -> bool {
+        is_kept(self.slot(index), self.kept_until)
     }
 
     fn slot(&self, index: ObjectIndex) -> &Slot {
         self.slots[index.0 as usize].as_ref().expect("the map points at objects that are stored")
-    }
-
-    fn slot_mut(&mut self, index: ObjectIndex) -> &mut Slot {
-        self.slots[index.0 as usize].as_mut().expect("the map points at objects that are stored")
     }
 
     /// An object that was added.
@@ -226,45 +264,57 @@ impl ObjectTable {
 
     /// The map points at this many more of its blocks.
     pub fn revive(&mut self, index: ObjectIndex, blocks: u64) {
-        let bytes = self.get(index).object_bytes();
-        let slot = self.slot_mut(index);
-        let was_dead = slot.live_blocks == 0;
-        slot.live_blocks += blocks;
-        self.totals.live_blocks += blocks;
-        if was_dead && blocks > 0 {
-            self.totals.dead_object_bytes -= bytes;
-        }
+        self.change(index, |slot| slot.live_blocks += blocks);
     }
 
     /// Log object `by` took this many of its blocks out of the map.
     pub fn kill(&mut self, index: ObjectIndex, blocks: u64, by: SequenceNumber) {
-        let slot = self.slot_mut(index);
-        slot.live_blocks = slot.live_blocks.checked_sub(blocks).expect("no block dies twice");
-        let died = slot.live_blocks == 0 && blocks > 0;
-        if died {
-            slot.died_at = by;
-        }
-        self.totals.live_blocks -= blocks;
-        if died {
-            self.totals.dead_object_bytes += self.get(index).object_bytes();
-        }
+        self.change(index, |slot| {
+            slot.live_blocks = slot.live_blocks.checked_sub(blocks).expect("no block dies twice");
+            if slot.live_blocks == 0 && blocks > 0 {
+                slot.died_at = by;
+            }
+        });
     }
 
     /// Gives the slot of an object free that is deleted. The map points at it no more.
     pub fn forget(&mut self, index: ObjectIndex) {
-        let bytes = self.get(index).object_bytes();
         let slot = self.slots[index.0 as usize].take().expect("it is stored");
         assert_eq!(slot.live_blocks, 0, "what is live is not deleted");
         self.by_number.remove(&slot.number);
         self.free.push(index.0);
-        self.totals.objects -= 1;
-        self.totals.object_bytes -= bytes;
-        self.totals.dead_object_bytes -= bytes;
-        self.totals.payload_blocks -= slot.payload_blocks;
+        self.totals.subtract(&counted(&slot, self.kept_until));
     }
 
     /// Sums over all objects.
     pub fn totals(&self) -> ObjectTotals {
         self.totals
     }
+}
+
+/// What a slot adds to the totals.
+fn counted(slot: &Slot, kept_until: SequenceNumber) -> ObjectTotals {
+    let bytes = object_bytes(slot.format, slot.header_bytes, slot.payload_blocks);
+    let waste_bytes = bytes.saturating_sub(slot.live_blocks * BLOCK_BYTES);
+    ObjectTotals {
+        objects: 1,
+        object_bytes: bytes,
+        payload_blocks: slot.payload_blocks,
+        live_blocks: slot.live_blocks,
+        dead_object_bytes: if slot.live_blocks == 0 { bytes } else { 0 },
+        kept_waste_bytes: if is_kept(slot, kept_until) { waste_bytes } else { 0 },
+    }
+}
+
+/// Below half of it live, what is moved is less than what will come back when the snapshots go that keep it.
+fn is_kept(slot: &Slot, kept_until: SequenceNumber) -> bool {
+    slot.number <= kept_until && slot.live_blocks > 0 && slot.live_blocks * 2 >= slot.payload_blocks
+}
+
+fn object_bytes(format: ObjectFormat, header_bytes: u64, payload_blocks: u64) -> u64 {
+    let stored_block_bytes = match format {
+        ObjectFormat::V1 => BLOCK_BYTES,
+        ObjectFormat::V2 => FRAME_BYTES,
+    };
+    header_bytes + payload_blocks * stored_block_bytes
 }

@@ -107,6 +107,10 @@ pub struct Prefix {
     /// Marked clean for a checkpoint that is not named yet.
     unsaved: BTreeSet<RegionIndex>,
     capture: Option<Capture>,
+    /// Objects from this number on were applied here.
+    known_from: SequenceNumber,
+    /// The last of them that changed what the volume reads as.
+    changed_at: Option<SequenceNumber>,
     tail: Tail,
     /// What the checkpoint that is being captured holds of the tail.
     captured_tail: Tail,
@@ -123,6 +127,8 @@ impl Prefix {
             parts: Vec::new(),
             unsaved: BTreeSet::new(),
             capture: None,
+            known_from: first,
+            changed_at: None,
             tail: Tail::default(),
             captured_tail: Tail::default(),
         }
@@ -294,6 +300,9 @@ impl Prefix {
             progress.entry += 1;
         }
         self.log.take(header, format);
+        if header.entries.iter().any(changes_content) {
+            self.changed_at = Some(header.identity.number);
+        }
         self.tail.objects += 1;
         self.tail.bytes += header.object_bytes();
         Ok(())
@@ -504,6 +513,11 @@ impl Prefix {
         Ok(())
     }
 
+    /// Whether the volume surely reads as it did as of a number.
+    pub fn is_unchanged_since(&self, number: SequenceNumber) -> bool {
+        self.known_from <= number.next() && self.changed_at.is_none_or(|changed| changed <= number)
+    }
+
     /// Bytes of objects whose last block died behind one number, up to another.
     pub fn died_bytes(&self, after: SequenceNumber, until: SequenceNumber) -> u64 {
         let died = |state: &ObjectState| state.died_at.is_some_and(|at| after < at && at <= until);
@@ -515,5 +529,13 @@ impl Prefix {
     pub fn tail(&self) -> Tail {
         let changed_regions = self.map.dirty_regions().count() + self.unsaved.len();
         Tail { changed_regions: changed_regions as u64, ..self.tail }
+    }
+}
+
+/// Whether an entry may change what the volume reads as.
+fn changes_content(entry: &Entry) -> bool {
+    match entry {
+        Entry::Data { .. } | Entry::Zero { .. } | Entry::Trim { .. } => true,
+        Entry::Relocation { .. } | Entry::Fence { .. } => false,
     }
 }

@@ -10,6 +10,7 @@
 mod line;
 mod moments;
 mod named;
+mod pins;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ pub use moments::{
     SNAPSHOTS_MAX, SizeSince, Snapshot, check_snapshot_name,
 };
 pub use named::{CheckpointRef, NumberRange};
+pub use pins::Pins;
 
 use crate::wire::len_bytes;
 use crate::{

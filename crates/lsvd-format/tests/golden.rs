@@ -157,6 +157,7 @@ fn superblock_version_with_moments() {
         part: PartId { as_of: SequenceNumber(0x30), epoch: Epoch(0x12), serial: 3 },
         root_offset_bytes: 0x1234,
         root_bytes: 0x5678,
+        taken_unix_ms: 1_700_000_000_222,
     };
     let snapshot = |name: &str, as_of, base, automatic| Snapshot {
         name: name.to_owned(),
@@ -389,8 +390,14 @@ fn superblock_version_with_checkpoints() {
     let oldest =
         CheckpointStamp { as_of: older.as_of, epoch: Epoch(0x0201), writer: WriterId(counting(0x70)) };
     let checkpoints = vec![
-        CheckpointRef { stamp: oldest, part: older, root_offset_bytes: 0x0102_0304, root_bytes: 0x0506 },
-        CheckpointRef { stamp: stamp(), part: own, root_offset_bytes: 96, root_bytes: 250 },
+        CheckpointRef {
+            stamp: oldest,
+            part: older,
+            root_offset_bytes: 0x0102_0304,
+            root_bytes: 0x0506,
+            taken_unix_ms: 0,
+        },
+        CheckpointRef { stamp: stamp(), part: own, root_offset_bytes: 96, root_bytes: 250, taken_unix_ms: 0 },
     ];
     let range = |first, last| NumberRange { first: SequenceNumber(first), last: SequenceNumber(last) };
     let value = Superblock {

@@ -20,6 +20,7 @@ use lsvd_format::{BLOCK_BYTES, WriterId, names};
 
 use crate::Error;
 use crate::core::Core;
+use crate::history;
 use crate::named::NamedState;
 use crate::regions::region_run;
 use crate::store::VolumeStore;
@@ -75,8 +76,7 @@ impl Checkpointer {
                 // An earlier one of the same object, of which nobody knew that it was named.
                 kept.retain(|earlier| earlier.stamp.as_of < as_of && !self.unusable.contains(earlier));
                 kept.push(checkpoint);
-                let dropped = kept.len().saturating_sub(CHECKPOINTS_KEPT);
-                kept.drain(..dropped);
+                history::thin(&mut kept, superblock.moments.history_ms, superblock.written_unix_ms);
                 superblock.log_reached = superblock.log_reached.max(Some(as_of));
                 *superblock = superblock.clone().with_checkpoints(kept);
             })
@@ -127,7 +127,9 @@ impl Checkpointer {
         let id = root_part.id;
         self.put(root_part, &mut written).await?;
         let stored = StoredRegions { places, parts: root.parts };
-        Ok(Some((CheckpointRef { stamp, part: id, root_offset_bytes, root_bytes }, stored, written)))
+        let taken_unix_ms = self.core.now_unix_ms();
+        let checkpoint = CheckpointRef { stamp, part: id, root_offset_bytes, root_bytes, taken_unix_ms };
+        Ok(Some((checkpoint, stored, written)))
     }
 
     /// Stores an object of the checkpoint; a lost answer is resolved by its head (rule 2).

@@ -104,7 +104,7 @@ impl Collector {
             return None;
         }
         let totals = self.core.totals();
-        let waste_bytes = totals.held_bytes().saturating_sub(totals.live_blocks * BLOCK_BYTES);
+        let waste_bytes = totals.waste_bytes();
         let over = totals.amplification();
         // Hysteresis: it ends a tenth of the way below the target.
         let end = 1.0 + (self.options.target - 1.0) * 0.9;

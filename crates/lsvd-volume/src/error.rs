@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use lsvd_format::{Epoch, JournalId};
+use lsvd_format::{Epoch, JournalId, SequenceNumber};
 
 /// Why a request or an opening failed. Cheap to clone: one failure may answer many requests.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -155,6 +155,28 @@ pub enum Error {
         /// What the probe saw.
         details: String,
     },
+    /// There is no moment of this name: take one of those that there are, a number or a time.
+    #[error("volume '{volume}' has no snapshot '{name}'{}", known_names(.known))]
+    NoMoment {
+        /// The volume.
+        volume: Arc<str>,
+        /// What was asked for.
+        name: String,
+        /// The snapshots that there are.
+        known: Vec<String>,
+    },
+    /// What a moment needs may be deleted: take a later one, or a snapshot.
+    #[error(
+        "volume '{volume}': number {number} is not within reach any more: the oldest that is is {oldest}"
+    )]
+    Unreachable {
+        /// The volume.
+        volume: Arc<str>,
+        /// What was asked for.
+        number: SequenceNumber,
+        /// The oldest number that is not only a snapshot's.
+        oldest: SequenceNumber,
+    },
     /// The volume was closed by this process.
     #[error("volume '{volume}' is closed")]
     Closed {
@@ -181,4 +203,11 @@ fn stored_at(unix_ms: Option<u64>) -> String {
 
 fn by_epoch(epoch: Option<Epoch>) -> String {
     epoch.map(|epoch| format!(" (epoch {epoch})")).unwrap_or_default()
+}
+
+fn known_names(known: &[String]) -> String {
+    match known {
+        [] => ": it has none at all".to_owned(),
+        known => format!(": it has {}", known.join(", ")),
+    }
 }

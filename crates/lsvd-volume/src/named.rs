@@ -53,21 +53,36 @@ impl NamedState {
     /// # Errors
     /// [`Error::Fenced`] if another writer has written it. After a store's error it may be stored or not: the next call
     /// finds out.
-    pub(crate) async fn update(&self, change: impl FnMut(&mut Superblock)) -> Result<Superblock, Error> {
+    pub(crate) async fn update(&self, mut change: impl FnMut(&mut Superblock)) -> Result<Superblock, Error> {
+        self.try_update(|superblock| {
+            change(superblock);
+            Ok(())
+        })
+        .await
+    }
+
+    /// As [`NamedState::update`], with a change that may find that it can not be made to the version that it is given.
+    ///
+    /// # Errors
+    /// The change's, with nothing written; otherwise as for [`NamedState::update`].
+    pub(crate) async fn try_update(
+        &self,
+        change: impl FnMut(&mut Superblock) -> Result<(), Error>,
+    ) -> Result<Superblock, Error> {
         self.write(&mut *self.newest.lock().await, change).await
     }
 
     async fn write(
         &self,
         newest: &mut Newest,
-        mut change: impl FnMut(&mut Superblock),
+        mut change: impl FnMut(&mut Superblock) -> Result<(), Error>,
     ) -> Result<Superblock, Error> {
         loop {
             let number = newest.number.next();
             let mut next = newest.superblock.clone();
             next.written_unix_ms = (self.environment.now_unix_ms)();
             next.written_by = written_by();
-            change(&mut next);
+            change(&mut next)?;
             newest.unsettled = true;
             let put = self.store.put_next_superblock(number, &next).await?;
             newest.unsettled = false;
@@ -101,7 +116,7 @@ impl NamedState {
     pub(crate) async fn check_newest(&self) -> Result<(), Error> {
         let mut newest = self.newest.lock().await;
         if newest.unsettled {
-            self.write(&mut newest, |_| {}).await?;
+            self.write(&mut newest, |_| Ok(())).await?;
         }
         let above = self.store.superblock_numbers(Some(newest.number)).await?;
         let Some(&highest) = above.last() else { return Ok(()) };

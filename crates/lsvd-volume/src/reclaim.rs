@@ -1,8 +1,9 @@
 //! Deleting what nothing refers to any more, in the order of rule 7: condemned by a durable superblock version, then a
 //! grace period for readers, then a look for a newer writer, and only then deleted.
 //!
-//! Knows log objects and checkpoint objects; which of them are dead, the object table and the kept roots say. Nothing is
-//! deleted from what this process alone remembers: after a restart the superblock's list is worked off.
+//! Knows log objects and checkpoint objects; which of them are dead, the object table and the kept roots say, and which
+//! snapshots need, the superblock's pins. Nothing is deleted from what this process alone remembers: after a restart the
+//! superblock's list is worked off. Invariant: what is condemned is needed by no pin of the version that condemns it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,17 +11,21 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use lsvd_format::checkpoint::PartId;
-use lsvd_format::superblock::{CheckpointRef, NumberRange, Superblock};
-use lsvd_format::{SequenceNumber, names};
+use lsvd_format::log_object::Entry;
+use lsvd_format::superblock::{CheckpointRef, Moments, NumberRange, Pins, Superblock};
+use lsvd_format::{AnyHeader, SequenceNumber, names};
 use tokio::time::Instant;
 
 use crate::Error;
 use crate::core::Core;
 use crate::named::NamedState;
 use crate::regions::read_root;
+use crate::store::ListedLog;
 
 /// Objects condemned at once: it bounds the superblock's list.
 const CONDEMNED_MAX: usize = 4096;
+/// A fence is shorter: what is longer is none.
+const FENCE_BYTES_MAX: u64 = 4096;
 /// Deletes at once.
 const DELETES_AT_ONCE: usize = 16;
 
@@ -32,13 +37,15 @@ pub(crate) struct Reclaimer {
     condemned: Option<(BTreeSet<SequenceNumber>, Instant)>,
     /// Numbers of the list that are deleted: the next version leaves them out.
     deleted: BTreeSet<SequenceNumber>,
-    /// The oldest checkpoint when all dead objects were last condemned.
-    condemned_as_of: Option<SequenceNumber>,
+    /// The oldest checkpoint and the snapshots when all dead objects were last condemned.
+    condemned_as_of: Option<(SequenceNumber, Moments)>,
+    /// The moments when the branches that rollbacks left were last looked through and nothing was found.
+    looked_through: Option<Moments>,
     /// Since when no kept root refers to these objects of the checkpoints' folder.
     unreferenced: BTreeMap<PartId, Instant>,
     /// What each kept root refers to.
     roots: Vec<(CheckpointRef, BTreeSet<PartId>)>,
-    /// The kept checkpoints when the folder was last looked through.
+    /// The roots to keep when the folder was last looked through.
     swept: Vec<CheckpointRef>,
 }
 
@@ -51,6 +58,7 @@ impl Reclaimer {
             condemned: None,
             deleted: BTreeSet::new(),
             condemned_as_of: None,
+            looked_through: None,
             unreferenced: BTreeMap::new(),
             roots: Vec::new(),
             swept: Vec::new(),
@@ -86,22 +94,76 @@ impl Reclaimer {
             return Ok(());
         }
         let Some(oldest) = oldest_to_keep(superblock) else { return Ok(()) };
-        if self.condemned_as_of == Some(oldest) && listed.is_empty() {
+        let seen = (oldest, superblock.moments.clone());
+        if self.condemned_as_of.as_ref() == Some(&seen) && listed.is_empty() {
             return Ok(());
         }
-        let dead = self.core.engine(|engine| dead_objects(engine.prefix().objects(), oldest, CONDEMNED_MAX));
-        let all = dead.len() < CONDEMNED_MAX;
-        self.condemned_as_of = all.then_some(oldest);
-        if dead.is_empty() && listed.is_empty() {
+        let pins = superblock.pins();
+        let dead = self.core.engine(|engine| dead_objects(engine.prefix().objects(), oldest, &pins));
+        let left = self.left_behind(superblock, oldest).await?;
+        let all = dead.len() + left.len() <= CONDEMNED_MAX;
+        self.condemned_as_of = all.then_some(seen);
+        if dead.is_empty() && left.is_empty() && listed.is_empty() {
             return Ok(());
         }
-        self.named.update(|superblock| superblock.condemned = ranges(&dead)).await?;
+        let condemned = self.named.update(|superblock| {
+            // Of this very version: a snapshot may have come first.
+            let pins = superblock.pins();
+            let dead = dead.iter().filter(|(number, died)| !pins.need(**number, **died));
+            let left = left.iter().filter(|number| !pins.need_branch(**number));
+            let numbers = dead.map(|(number, _)| *number).chain(left.copied()).take(CONDEMNED_MAX);
+            superblock.condemned = ranges(&numbers.collect());
+        });
+        let condemned = numbers(&condemned.await?.condemned);
         self.deleted.clear();
-        if !dead.is_empty() {
-            tracing::info!(volume = %self.core.store().label(), "{} dead objects are condemned", dead.len());
-            self.condemned = Some((dead, Instant::now()));
+        if !condemned.is_empty() {
+            let objects = condemned.len();
+            tracing::info!(volume = %self.core.store().label(), "{objects} dead objects are condemned");
+            self.condemned = Some((condemned, Instant::now()));
         }
         Ok(())
+    }
+
+    /// Objects on branches that a rollback left and that no snapshot needs, but for fences, which stay (rule 9).
+    async fn left_behind(
+        &mut self,
+        superblock: &Superblock,
+        oldest: SequenceNumber,
+    ) -> Result<BTreeSet<SequenceNumber>, Error> {
+        let mut left = BTreeSet::new();
+        let Some(last) = superblock.moments.rollbacks.last() else { return Ok(left) };
+        if self.looked_through.as_ref() == Some(&superblock.moments) {
+            return Ok(left);
+        }
+        let store = self.core.store();
+        let (own, pins) = (superblock.own_line(), superblock.pins());
+        for ListedLog { number, object_bytes } in store.list_log(None).await? {
+            if number >= last.next || number > oldest || left.len() > CONDEMNED_MAX {
+                break;
+            }
+            if own.contains(number) || pins.need_branch(number) || superblock.is_condemned(number) {
+                continue;
+            }
+            if object_bytes <= FENCE_BYTES_MAX {
+                match store.read_log_header(number).await {
+                    Ok(Some(AnyHeader::V2(header)))
+                        if matches!(header.entries[..], [Entry::Fence { .. }]) =>
+                    {
+                        continue;
+                    }
+                    Ok(_) => {}
+                    Err(error @ (Error::Corrupt { .. } | Error::Newer { .. })) => {
+                        tracing::warn!("it stays where it is: {error}");
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            left.insert(number);
+        }
+        let whole = left.is_empty() && oldest >= last.next;
+        self.looked_through = whole.then(|| superblock.moments.clone());
+        Ok(left)
     }
 
     async fn delete_condemned(&mut self) -> Result<(), Error> {
@@ -138,7 +200,7 @@ impl Reclaimer {
 
     /// Deletes objects of the checkpoints' folder to which no kept root refers, when that has been so for long enough.
     async fn sweep_checkpoints(&mut self) -> Result<(), Error> {
-        let kept = self.named.get().await.checkpoints;
+        let kept = roots_to_keep(&self.named.get().await);
         if kept.is_empty() || (kept == self.swept && self.unreferenced.is_empty()) {
             return Ok(());
         }
@@ -174,7 +236,7 @@ impl Reclaimer {
         }
         // The listing was before this look: what a newer writer stores is not on it.
         self.named.check_newest().await?;
-        if self.named.get().await.checkpoints != self.swept {
+        if roots_to_keep(&self.named.get().await) != self.swept {
             return Ok(()); // a version of mine that was thought to have failed names other ones
         }
         for part in due {
@@ -206,23 +268,36 @@ impl Reclaimer {
     }
 }
 
+/// Checkpoints that are kept or that snapshots are read from.
+fn roots_to_keep(superblock: &Superblock) -> Vec<CheckpointRef> {
+    let mut roots = superblock.checkpoints.clone();
+    for base in superblock.moments.snapshots.iter().filter_map(|snapshot| snapshot.base) {
+        if !roots.contains(&base) {
+            roots.push(base);
+        }
+    }
+    roots
+}
+
 /// The number at which objects have to be dead to be deleted: the oldest checkpoint's, if two are kept.
 fn oldest_to_keep(superblock: &Superblock) -> Option<SequenceNumber> {
     let enough = superblock.checkpoints.len() >= crate::checkpoint::CHECKPOINTS_KEPT;
     superblock.checkpoints.first().filter(|_| enough).map(|oldest| oldest.stamp.as_of)
 }
 
-/// Objects of which nothing was live any more as of `oldest`.
+/// Objects of which nothing was live any more as of `oldest` and that no snapshot needs, each with the number at which its
+/// last block died: the first ones, a few more than are condemned at once if there are more.
 fn dead_objects(
     objects: &lsvd_engine::ObjectTable,
     oldest: SequenceNumber,
-    most: usize,
-) -> BTreeSet<SequenceNumber> {
-    let dead = objects.iter().filter(|(_, state)| state.died_at.is_some_and(|died_at| died_at <= oldest));
-    dead.map(|(_, state)| state.record.identity.number)
-        .filter(|number| *number <= oldest)
-        .take(most)
-        .collect()
+    pins: &Pins,
+) -> BTreeMap<SequenceNumber, SequenceNumber> {
+    let dead = objects.iter().filter_map(|(_, state)| {
+        let number = state.record.identity.number;
+        let died = state.died_at.filter(|died| *died <= oldest && number <= oldest)?;
+        (!pins.need(number, died)).then_some((number, died))
+    });
+    dead.take(CONDEMNED_MAX + 1).collect()
 }
 
 fn numbers(ranges: &[NumberRange]) -> BTreeSet<SequenceNumber> {

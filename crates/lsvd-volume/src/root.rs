@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use lsvd_backend::Bucket;
 use lsvd_engine::LastData;
-use lsvd_format::superblock::{Moments, Superblock};
+use lsvd_format::superblock::{Moments, Snapshot, Superblock};
 use lsvd_format::v1::parse_v1_name;
 use lsvd_format::{
     BLOCK_BYTES, Epoch, JournalId, LogLayout, ObjectFormat, SequenceNumber, SuperblockNumber,
@@ -303,6 +303,16 @@ pub async fn inspect(bucket: &Bucket) -> Result<VolumeInfo, Error> {
         written_unix_ms: superblock.written_unix_ms,
         log_layout: superblock.log_layout,
     })
+}
+
+/// The snapshots of the volume on `bucket`, in the order of their making, and for how long it holds every commit point, in
+/// milliseconds. Writes nothing.
+///
+/// # Errors
+/// [`Error::NotFound`] if there is no volume.
+pub async fn snapshots(bucket: &Bucket) -> Result<(Vec<Snapshot>, u64), Error> {
+    let (_, superblock) = newest_readable(&VolumeStore::new(bucket.clone()), true).await?;
+    Ok((superblock.moments.snapshots, superblock.moments.history_ms))
 }
 
 /// Names of the volumes right below `bucket`'s prefix, sorted.

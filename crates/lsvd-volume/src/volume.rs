@@ -285,7 +285,8 @@ impl Volume {
         });
         let keeps_up = description.append_format == ObjectFormat::V2;
         let reader = read_only.then(|| Reader::new(config.clone(), superblock_number));
-        let engine = Engine::new(config, replay.finish());
+        let mut engine = Engine::new(config, replay.finish());
+        engine.set_kept_until(superblock.pins().newest());
         let engine = match description.append_format {
             ObjectFormat::V1 => engine.appending_format_1(),
             ObjectFormat::V2 => engine,
@@ -364,7 +365,25 @@ impl Volume {
         Ok(())
     }
 
-    fn label(&self) -> Arc<str> {
+    /// Whether a change of what is kept may be made.
+    pub(crate) fn check_writable(&self) -> Result<(), Error> {
+        self.check_open()?;
+        match self.inner.description.read_only {
+            true => Err(Error::ReadOnly { volume: self.label() }),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.inner.core
+    }
+
+    /// The superblock of a volume that is open for writing.
+    pub(crate) fn named(&self) -> &NamedState {
+        self.inner.named.as_ref().expect("it is open for writing")
+    }
+
+    pub(crate) fn label(&self) -> Arc<str> {
         self.inner.core.store().label()
     }
 

@@ -76,7 +76,10 @@ pub(crate) fn of_volume(error: &lsvd_volume::Error) -> Exit {
         Error::Store { source, .. } => of_store(source),
         Error::TimedOut { .. } => Exit::Store,
         Error::Invalid(_) => Exit::Usage,
-        Error::NotFound { .. } | Error::Exists { .. } => Exit::Existence,
+        Error::NotFound { .. }
+        | Error::Exists { .. }
+        | Error::NoMoment { .. }
+        | Error::Unreachable { .. } => Exit::Existence,
         Error::UnsafeStore { .. } => Exit::UnsafeStore,
         Error::InUse { .. } | Error::LogGrowing { .. } => Exit::InUse,
         Error::Journal { .. } | Error::JournalNeeded { .. } | Error::JournalPassedOver { .. } => {

@@ -38,6 +38,19 @@ impl Engine {
         collect::moves(&self.overlay, &self.prefix, runs)
     }
 
+    /// Snapshots keep the objects that are live up to this number: see [`ObjectTotals`](crate::ObjectTotals).
+    pub fn set_kept_until(&mut self, number: SequenceNumber) {
+        self.prefix.objects.set_kept_until(number);
+    }
+
+    /// Seals what is written so far: the number of the last object that holds it, which may not be durable yet.
+    pub fn seal_all(&mut self, now: Now) -> SequenceNumber {
+        if !self.fenced {
+            self.seal(now, false);
+        }
+        SequenceNumber(self.next_number.0 - 1)
+    }
+
     /// Forgets an object that is deleted.
     pub fn forget(&mut self, number: SequenceNumber) {
         self.prefix.forget(number);

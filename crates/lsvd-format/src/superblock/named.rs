@@ -22,6 +22,9 @@ pub struct CheckpointRef {
     pub root_offset_bytes: u64,
     /// How long the root is, in bytes.
     pub root_bytes: u64,
+    /// When it was written, in milliseconds since 1970 by its writer's clock; 0 if that is not known.
+    #[serde(default, skip_serializing_if = "super::moments::is_zero")]
+    pub taken_unix_ms: u64,
 }
 
 /// The numbers from `first` to `last`, both among them.
@@ -60,7 +63,7 @@ impl Superblock {
     }
 
     pub(super) fn check_checkpoint(&self, checkpoint: &CheckpointRef) -> Result<(), String> {
-        let CheckpointRef { stamp, part, root_offset_bytes: offset, root_bytes } = *checkpoint;
+        let CheckpointRef { stamp, part, root_offset_bytes: offset, root_bytes, .. } = *checkpoint;
         part.check()?;
         let as_of = stamp.as_of;
         if as_of != part.as_of || as_of < self.log_first_number {

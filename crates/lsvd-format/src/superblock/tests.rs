@@ -103,6 +103,7 @@ fn checkpoint(as_of: u64, epoch: u64) -> CheckpointRef {
         part: PartId { as_of, epoch: Epoch(epoch.0 + 1), serial: 0 },
         root_offset_bytes: 96,
         root_bytes: 200,
+        taken_unix_ms: 0,
     }
 }
 
@@ -124,6 +125,19 @@ fn snapshot(name: &str, as_of: u64, base: Option<CheckpointRef>) -> Snapshot {
         created_unix_ms: 1_700_000_000_000,
         automatic: false,
     }
+}
+
+/// A superblock with snapshots as (number of the base, number) and rollbacks.
+pub(super) fn example_of(
+    snapshots: &[(u64, u64)],
+    rollbacks: impl IntoIterator<Item = Rollback>,
+) -> Superblock {
+    let snapshots = snapshots.iter().enumerate().map(|(nth, &(base, as_of))| {
+        let base = (base > 0).then(|| checkpoint(base, 1));
+        snapshot(&format!("s{nth}"), as_of, base)
+    });
+    let (snapshots, rollbacks) = (snapshots.collect(), rollbacks.into_iter().collect());
+    example().with_moments(Moments { snapshots, rollbacks, ..Moments::default() })
 }
 
 fn rollback(to: u64, next: u64) -> Rollback {

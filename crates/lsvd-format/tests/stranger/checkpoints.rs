@@ -56,7 +56,7 @@ impl Volume {
         encode_root(&root, &mut bytes);
         self.put(&names::checkpoint_part(&part), &bytes);
         let root_bytes = bytes.len() as u64 - root_offset_bytes;
-        (CheckpointRef { stamp, part, root_offset_bytes, root_bytes }, stored)
+        (CheckpointRef { stamp, part, root_offset_bytes, root_bytes, taken_unix_ms: 0 }, stored)
     }
 
     /// The blocks of a region, those that follow each other in one object as one run.

@@ -415,8 +415,9 @@ impl World {
         let bucket = bucket.with_retry(retry).with_jitter_seed(1);
         static WORLDS: AtomicU64 = AtomicU64::new(1);
         let drawn = AtomicU64::new(WORLDS.fetch_add(1, Ordering::Relaxed) << 32);
+        let began = tokio::time::Instant::now();
         let environment = Environment {
-            now_unix_ms: Arc::new(|| 1_800_000_000_000),
+            now_unix_ms: Arc::new(move || 1_800_000_000_000 + began.elapsed().as_millis() as u64),
             random: Arc::new(move || {
                 u128::from(drawn.fetch_add(1, Ordering::Relaxed)).to_be_bytes().map(|byte| byte ^ 0x5a)
             }),

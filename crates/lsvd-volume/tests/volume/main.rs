@@ -16,6 +16,7 @@ mod lost_answers;
 mod recovery;
 mod root_trouble;
 mod roots;
+mod snapshots;
 mod stalls;
 mod stamps;
 mod stragglers;

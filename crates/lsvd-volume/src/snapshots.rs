@@ -1,0 +1,144 @@
+//! Snapshots of an open volume: made, listed and removed as versions of its superblock.
+//!
+//! Knows how a moment gets its number and its pin (rule 7); not who reads it. Invariant: a snapshot holds all that had
+//! completed when it was asked for, durably in the store, before its name is there.
+
+use lsvd_engine::Request;
+use lsvd_format::superblock::{SNAPSHOTS_MAX, Snapshot, Superblock, check_snapshot_name};
+use lsvd_format::{ObjectFormat, SequenceNumber};
+
+use crate::{Error, Volume};
+
+/// A moment that no kept checkpoint reaches any more, as the store was slow, is taken anew this often.
+const TRIES: u32 = 8;
+
+impl Volume {
+    /// Makes a snapshot of now: a flush to the store and one small object, whatever the volume's size. Everything that had
+    /// completed before the call is in it. `automatic` ones may be removed by a schedule.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the name can not be one or is taken, or there are too many; the store's: the snapshot is then
+    /// there or not, [`Volume::snapshots`] says which.
+    pub async fn create_snapshot(&self, name: &str, automatic: bool) -> Result<Snapshot, Error> {
+        check_snapshot_name(name).map_err(Error::Invalid)?;
+        self.check_writable()?;
+        if self.description().append_format == ObjectFormat::V1 {
+            return Err(Error::Invalid(format!(
+                "volume '{}' writes its log in format 1, of which no snapshot is made",
+                self.label()
+            )));
+        }
+        let core = self.core();
+        for _ in 1..TRIES {
+            let as_of = core.seal_all();
+            core.request(Request::Drain).await?;
+            match self.pin(name, as_of, automatic).await {
+                Err(Error::Unreachable { .. }) => {}
+                pinned => return pinned,
+            }
+        }
+        let as_of = core.seal_all();
+        core.request(Request::Drain).await?;
+        self.pin(name, as_of, automatic).await
+    }
+
+    /// Names a moment that can be reached.
+    async fn pin(&self, name: &str, as_of: SequenceNumber, automatic: bool) -> Result<Snapshot, Error> {
+        let pinned = self.named().try_update(|superblock| {
+            let snapshot = snapshot_of(&self.label(), superblock, (name, automatic), as_of)?;
+            let mut moments = superblock.moments.clone();
+            moments.snapshots.push(snapshot);
+            *superblock = superblock.clone().with_moments(moments);
+            Ok(())
+        });
+        let pinned = pinned.await?;
+        self.keep(&pinned);
+        pinned.snapshot(name).cloned().ok_or_else(|| Error::Closed { volume: self.label() })
+    }
+
+    /// The snapshots, in the order of their making.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`]: a reader knows them as of its opening alone; ask [`crate::snapshots`].
+    pub async fn snapshots(&self) -> Result<Vec<Snapshot>, Error> {
+        self.check_writable()?;
+        Ok(self.named().get().await.moments.snapshots)
+    }
+
+    /// Removes a snapshot: what nothing else needs is deleted behind the clients.
+    ///
+    /// # Errors
+    /// [`Error::NoMoment`] if there is none of this name; the store's, as for [`Volume::create_snapshot`].
+    pub async fn remove_snapshot(&self, name: &str) -> Result<(), Error> {
+        self.check_writable()?;
+        let removed = self.named().try_update(|superblock| {
+            if superblock.snapshot(name).is_none() {
+                return Err(no_snapshot(&self.label(), superblock, name));
+            }
+            let mut moments = superblock.moments.clone();
+            moments.snapshots.retain(|snapshot| snapshot.name != name);
+            *superblock = superblock.clone().with_moments(moments);
+            Ok(())
+        });
+        self.keep(&removed.await?);
+        Ok(())
+    }
+
+    /// Sets for how long every commit point stays within reach, in milliseconds; 0 for no longer than two checkpoints.
+    ///
+    /// # Errors
+    /// The store's, or what ended the volume.
+    pub async fn set_history(&self, history_ms: u64) -> Result<(), Error> {
+        self.check_writable()?;
+        if self.named().get().await.moments.history_ms == history_ms {
+            return Ok(());
+        }
+        self.named().update(|superblock| superblock.moments.history_ms = history_ms).await?;
+        Ok(())
+    }
+
+    /// Whether the volume surely reads as it did at a moment.
+    pub fn is_unchanged_since(&self, snapshot: &Snapshot) -> bool {
+        self.core().engine(|engine| {
+            engine.buffered_bytes() == 0 && engine.prefix().is_unchanged_since(snapshot.as_of)
+        })
+    }
+
+    /// Tells collection what snapshots keep.
+    fn keep(&self, superblock: &Superblock) {
+        let newest = superblock.pins().newest();
+        self.core().engine(|engine| engine.set_kept_until(newest));
+    }
+}
+
+/// A snapshot that the version before can reach.
+fn snapshot_of(
+    label: &str,
+    superblock: &Superblock,
+    (name, automatic): (&str, bool),
+    as_of: SequenceNumber,
+) -> Result<Snapshot, Error> {
+    let snapshots = &superblock.moments.snapshots;
+    if superblock.snapshot(name).is_some() {
+        return Err(Error::Invalid(format!("volume '{label}' has a snapshot '{name}' already")));
+    }
+    if snapshots.len() >= SNAPSHOTS_MAX {
+        return Err(Error::Invalid(format!(
+            "volume '{label}' has {SNAPSHOTS_MAX} snapshots, and can not have more: remove some"
+        )));
+    }
+    let kept = &superblock.checkpoints;
+    let base = kept.iter().rev().find(|kept| kept.stamp.as_of <= as_of).copied();
+    if let (None, Some(oldest)) = (base, kept.first()) {
+        return Err(Error::Unreachable { volume: label.into(), number: as_of, oldest: oldest.stamp.as_of });
+    }
+    let (name, size_bytes, created_unix_ms) =
+        (name.to_owned(), superblock.size_bytes, superblock.written_unix_ms);
+    Ok(Snapshot { name, as_of, base, size_bytes, created_unix_ms, automatic })
+}
+
+/// There is no snapshot of this name, but there are others.
+pub(crate) fn no_snapshot(label: &str, superblock: &Superblock, name: &str) -> Error {
+    let names = superblock.moments.snapshots.iter().map(|snapshot| snapshot.name.clone());
+    Error::NoMoment { volume: label.into(), name: name.to_owned(), known: names.collect() }
+}

@@ -1,0 +1,160 @@
+//! Snapshots and history: what they keep from being deleted, and that it goes when they go (rule 7).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use lsvd_format::names;
+use lsvd_volume::{CollectOptions, Error, UpkeepOptions, Volume};
+
+use crate::common::{World, write_block};
+
+/// Looks each second, writes a checkpoint each minute in which anything was written, deletes after 10 s, collects nothing.
+fn eager() -> UpkeepOptions {
+    UpkeepOptions {
+        look_every: Duration::from_secs(1),
+        checkpoint_objects: 1000,
+        checkpoint_age: Duration::from_secs(60),
+        delete_after: Duration::from_secs(10),
+        collect: CollectOptions { target: f64::INFINITY, waste_bytes_min: 0, ..CollectOptions::default() },
+    }
+}
+
+async fn open(world: &World) -> Volume {
+    world.open_with(|options| options.upkeep = eager()).await
+}
+
+/// Writes `count` log objects of one block each, round and round over the first `over` blocks.
+async fn objects(volume: &Volume, count: u64, over: u64) {
+    for nth in 0..count {
+        write_block(volume, nth % over, (nth % 251) as u8 + 1).await.unwrap();
+        volume.flush().await.unwrap();
+    }
+}
+
+/// Goes on until everything that may go is gone: three checkpoints, and the grace.
+async fn settle(volume: &Volume) {
+    for _ in 0..4 {
+        objects(volume, 1, 1).await;
+        tokio::time::sleep(Duration::from_secs(90)).await;
+    }
+}
+
+fn stored(world: &World) -> BTreeSet<u64> {
+    let names = world.store.names(names::LOG_FOLDER);
+    names.iter().filter_map(|name| Some(names::parse_log_object(name)?.0)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_snapshot_needs_stays_until_it_is_removed() {
+    let world = World::new().await;
+    let volume = open(&world).await;
+    objects(&volume, 20, 4).await;
+    settle(&volume).await;
+    objects(&volume, 20, 4).await;
+    let snapshot = volume.create_snapshot("monday", false).await.unwrap();
+    let read_by_it: BTreeSet<u64> =
+        stored(&world).into_iter().filter(|at| *at + 4 > snapshot.as_of.0).collect();
+    assert!(read_by_it.contains(&snapshot.as_of.0), "all that was flushed is in it");
+    objects(&volume, 20, 4).await;
+    settle(&volume).await;
+    let left = stored(&world);
+    for number in &read_by_it {
+        assert!(left.contains(number), "number {number} is read by the snapshot");
+    }
+    let base = snapshot.base.unwrap();
+    assert!(world.store.bytes(&names::checkpoint_part(&base.part)).is_some(), "its base stays");
+    let replayed = (base.stamp.as_of.0 + 1..=snapshot.as_of.0).all(|number| left.contains(&number));
+    assert!(replayed, "what is replayed for it stays");
+    let after = (snapshot.as_of.0 + 1..snapshot.as_of.0 + 17).filter(|number| left.contains(number));
+    assert_eq!(after.count(), 0, "what came later and died is not needed");
+
+    volume.remove_snapshot("monday").await.unwrap();
+    settle(&volume).await;
+    let left = stored(&world);
+    assert!(read_by_it.iter().all(|number| !left.contains(number)), "without it they go: {left:?}");
+    assert!(world.store.bytes(&names::checkpoint_part(&base.part)).is_none(), "so does its base");
+}
+
+/// The next opening keeps what the superblock says, and nothing that it has to remember.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_outlives_its_maker() {
+    let world = World::new().await;
+    let volume = open(&world).await;
+    objects(&volume, 8, 4).await;
+    let snapshot = volume.create_snapshot("a", false).await.unwrap();
+    drop(volume);
+    let volume = open(&world).await;
+    assert_eq!(volume.snapshots().await.unwrap(), std::slice::from_ref(&snapshot));
+    assert_eq!(lsvd_volume::snapshots(&world.bucket).await.unwrap().0, std::slice::from_ref(&snapshot));
+    objects(&volume, 8, 4).await;
+    settle(&volume).await;
+    let left = stored(&world);
+    assert!((snapshot.as_of.0 - 3..=snapshot.as_of.0).all(|number| left.contains(&number)), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_are_unique_and_what_is_not_there_can_not_be_removed() {
+    let world = World::new().await;
+    let volume = open(&world).await;
+    volume.create_snapshot("a", false).await.unwrap();
+    assert!(
+        matches!(volume.create_snapshot("a", false).await, Err(Error::Invalid(what)) if what.contains("already"))
+    );
+    assert!(matches!(volume.create_snapshot("12", false).await, Err(Error::Invalid(_))));
+    let missing = volume.remove_snapshot("b").await;
+    assert!(matches!(missing, Err(Error::NoMoment { known, .. }) if known == ["a"]));
+    let reader = world.open_read_only().await;
+    assert!(matches!(reader.create_snapshot("c", false).await, Err(Error::ReadOnly { .. })));
+}
+
+/// A snapshot is a flush and one small object: as many requests for a volume of much content as for one of none.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_costs_the_same_whatever_the_volume_holds() {
+    let mut costs = Vec::new();
+    for count in [1, 400] {
+        let world = World::new().await;
+        let volume = open(&world).await;
+        objects(&volume, count, 400).await;
+        world.store.forget();
+        volume.create_snapshot("a", false).await.unwrap();
+        costs.push(world.store.made().len());
+    }
+    // The version, and the listing that shows that no other writer has one.
+    assert_eq!(costs, [2, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unchanged_volume_is_known_to_be_so() {
+    let world = World::new().await;
+    let volume = open(&world).await;
+    objects(&volume, 3, 3).await;
+    let snapshot = volume.create_snapshot("a", false).await.unwrap();
+    assert!(volume.is_unchanged_since(&snapshot));
+    volume.close().await.unwrap();
+    let volume = open(&world).await;
+    assert!(volume.is_unchanged_since(&snapshot), "a fence changes nothing");
+    write_block(&volume, 1, 7).await.unwrap();
+    assert!(!volume.is_unchanged_since(&snapshot), "nor is what is not stored yet forgotten");
+    volume.flush().await.unwrap();
+    assert!(!volume.is_unchanged_since(&snapshot));
+}
+
+/// Every commit point of the last hour stays within reach, and no older one for long.
+#[tokio::test(start_paused = true)]
+async fn a_history_holds_what_died_within_it() {
+    let world = World::new().await;
+    let volume = open(&world).await;
+    volume.set_history(3_600_000).await.unwrap();
+    for _ in 0..90 {
+        objects(&volume, 2, 2).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    let left = stored(&world);
+    let newest = *left.last().unwrap();
+    assert!((newest - 110..=newest).all(|number| left.contains(&number)), "an hour is held: {left:?}");
+    let older = left.range(2..newest - 160).count();
+    assert_eq!(older, 0, "what is older went: {left:?}");
+    volume.set_history(0).await.unwrap();
+    settle(&volume).await;
+    assert!(stored(&world).len() < 20, "{:?}", stored(&world));
+}
