@@ -70,6 +70,40 @@ pub fn archived(unix_ms: u64, epoch: Epoch, reason: &str, name: &str) -> String 
     format!("{ARCHIVE_FOLDER}{}-epoch-{:016x}-{reason}/{name}", utc_time(unix_ms), epoch.0)
 }
 
+/// Whether an object's name is one that [`archived`] gives.
+pub fn is_archived(name: &str) -> bool {
+    let Some((folder, own)) = name.strip_prefix(ARCHIVE_FOLDER).and_then(|name| name.split_once('/')) else {
+        return false;
+    };
+    let mut pieces = folder.splitn(4, '-');
+    let time = pieces.next().and_then(|time| time.strip_suffix('Z')).and_then(|time| time.split_once('T'));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_time =
+        |(day, time): (&str, &str)| day.len() >= 8 && time.len() == 6 && digits(day) && digits(time);
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+    time.is_some_and(is_time)
+        && pieces.next() == Some("epoch")
+        && pieces.next().and_then(parse_number).is_some()
+        && pieces.next().is_some_and(|reason| !reason.is_empty() && reason.bytes().all(plain))
+        && !own.is_empty()
+}
+
+/// Whether an object's name is one that a look at the store gives to what it leaves behind when it is cut short: a nonce
+/// of 32 hex digits, or `doctor-` and 16, and a name below.
+pub fn is_probe(name: &str) -> bool {
+    let Some((nonce, own)) = name.strip_prefix(PROBE_FOLDER).and_then(|name| name.split_once('/')) else {
+        return false;
+    };
+    let hex = |digits: &str, width: usize| {
+        digits.len() == width && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_nonce = match nonce.strip_prefix("doctor-") {
+        Some(nonce) => hex(nonce, 16),
+        None => hex(nonce, 32),
+    };
+    is_nonce && !own.is_empty()
+}
+
 /// Exactly 16 lowercase hex digits whose value is a number of the format: from 1 to [`NUMBER_MAX`].
 fn parse_number(digits: &str) -> Option<u64> {
     parse_hex(digits, 16).filter(|number| (1..=NUMBER_MAX).contains(number))
@@ -235,7 +269,8 @@ mod tests {
 
     #[test]
     fn no_time_is_too_late_for_a_name() {
-        assert!(archived(u64::MAX, Epoch(1), BEYOND_FENCE, "log/x").ends_with("/log/x"));
+        let name = archived(u64::MAX, Epoch(1), BEYOND_FENCE, "log/x");
+        assert!(name.ends_with("/log/x") && is_archived(&name));
     }
 
     /// Rule 3: an archived name says when and why, and is not a log object's.
@@ -244,5 +279,38 @@ mod tests {
         let name = archived(1_234_567_890_000, Epoch(0x1f), BEYOND_FENCE, &log_object(SequenceNumber(7)));
         assert_eq!(name, "archive/20090213T233130Z-epoch-000000000000001f-beyond-fence/log/0000000000000007");
         assert_eq!(parse_log_object(&name), None);
+    }
+
+    /// What is deleted with a volume has names that only a volume gives.
+    #[test]
+    fn others_objects_are_neither_archived_nor_probes() {
+        let archived = "archive/20090213T233130Z-epoch-000000000000001f-beyond-gap/old/0007";
+        assert!(is_archived(archived));
+        for other in [
+            "archive/",
+            "archive/notes.txt",
+            "archive/2009/notes.txt",
+            "archive/20090213T233130Z-epoch-000000000000001f-beyond-gap",
+            "archive/20090213T233130Z-epoch-000000000000001f-beyond-gap/",
+            "archive/20090213T233130Z-epoch-1f-beyond-gap/0007",
+            "archive/20090213-epoch-000000000000001f-beyond-gap/0007",
+            "archive/20090213T233130Z-epoch-000000000000001f-/0007",
+            "x/20090213T233130Z-epoch-000000000000001f-beyond-gap/0007",
+        ] {
+            assert!(!is_archived(other), "{other}");
+        }
+        assert!(is_probe("probe/0123456789abcdef0123456789abcdef/clock"));
+        assert!(is_probe("probe/doctor-0123456789abcdef/a/b"));
+        for other in [
+            "probe/",
+            "probe/0123456789abcdef0123456789abcdef",
+            "probe/0123456789abcdef0123456789abcdef/",
+            "probe/0123456789abcdef/clock",
+            "probe/doctor-0123456789ABCDEF/a",
+            "probe/mars/photo.jpg",
+            "probes/0123456789abcdef0123456789abcdef/clock",
+        ] {
+            assert!(!is_probe(other), "{other}");
+        }
     }
 }

@@ -38,6 +38,7 @@ pub const FEATURES_KNOWN: &[&str] = &[
     FEATURE_SNAPSHOT,
     FEATURE_ROLLBACK,
     FEATURE_RESIZE,
+    FEATURE_REMOVED,
 ];
 /// Of `features_to_write` while a journal is in use: whoever does not know journals would write past it.
 pub const FEATURE_JOURNAL: &str = "journal";
@@ -47,6 +48,9 @@ pub const FEATURE_FORMAT_1: &str = "log-format-1";
 /// Of `features_to_read` while the volume has checkpoints: whoever does not know them would take the log for one that
 /// lost its beginning.
 pub const FEATURE_CHECKPOINT: &str = "checkpoint";
+/// Of `features_to_read` since the volume's removal began: whoever does not know removal would take what is left of it for
+/// a damaged volume, or begin to write it.
+pub const FEATURE_REMOVED: &str = "removed";
 /// The smallest window: below it no two objects could be in flight.
 pub const WINDOW_MIN: u64 = 2;
 /// The largest window.
@@ -103,6 +107,9 @@ pub struct Superblock {
     /// What is kept beside the present. Set it by [`Superblock::with_moments`].
     #[serde(flatten)]
     pub moments: Moments,
+    /// Present since the volume's removal began: nobody opens it any more. Set it by [`Superblock::with_removal`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal: Option<Removal>,
     /// Wall-clock time of writing, in milliseconds since 1970, by the writer's clock.
     pub written_unix_ms: u64,
     /// The program that wrote this version, for people.
@@ -118,7 +125,41 @@ pub struct Superblock {
     pub unknown: serde_json::Map<String, serde_json::Value>,
 }
 
+/// How far the removal of a volume is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// The fence that ended the log, which is deleted after all else of the log; `None` if the volume was damaged, and none
+    /// could be put.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<SequenceNumber>,
+    /// No writer of the volume ever used this number or one above it: a volume that is made here anew begins its log here.
+    pub log_next: SequenceNumber,
+    /// All is deleted but this version.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub finished: bool,
+}
+
 impl Superblock {
+    /// The same in this state of removal, or none, and the feature that goes with it. Of a volume that is gone nothing is
+    /// said but where another one may begin.
+    pub fn with_removal(mut self, removal: Option<Removal>) -> Self {
+        if let Some(Removal { log_next, finished: true, .. }) = removal {
+            self = self.with_layout(None).with_journal(None).with_checkpoints(Vec::new());
+            self.log_first_number = log_next;
+            (self.closed_at, self.log_reached, self.log_begun_epoch) = (None, None, None);
+            self.condemned.clear();
+        }
+        self.features_to_read.retain(|feature| feature != FEATURE_REMOVED);
+        self.features_to_read.extend(removal.map(|_| FEATURE_REMOVED.to_owned()));
+        self.removal = removal;
+        self
+    }
+
+    /// Whether the volume is gone, and this version is all that is left of it.
+    pub fn is_gone(&self) -> bool {
+        self.removal.is_some_and(|removal| removal.finished)
+    }
+
     /// The same with this layout of its log, or format 2's, and the feature that goes with it.
     pub fn with_layout(mut self, layout: Option<LogLayout>) -> Self {
         self.features_to_read.retain(|feature| feature != FEATURE_FORMAT_1);
@@ -195,6 +236,19 @@ impl Superblock {
         if self.journal.is_some() && !self.features_to_write.iter().any(|feature| feature == FEATURE_JOURNAL)
         {
             return Err(format!("a journal is in use without {FEATURE_JOURNAL:?} in features_to_write"));
+        }
+        let says_removed = self.features_to_read.iter().any(|feature| feature == FEATURE_REMOVED);
+        if self.removal.is_some() != says_removed {
+            return Err(format!("removal and {FEATURE_REMOVED:?} in features_to_read go together"));
+        }
+        if let Some(removal) = self.removal {
+            let begins = removal.fence.map_or(1, |fence| fence.0.saturating_add(1));
+            if !(begins..=NUMBER_MAX).contains(&removal.log_next.0) {
+                return Err(format!("log_next {} of the removal is out of range", removal.log_next));
+            }
+            if removal.finished && self.log_layout.is_some() {
+                return Err("a volume that is gone has no log_layout".to_owned());
+            }
         }
         self.check_checkpoints()?;
         self.check_moments()?;

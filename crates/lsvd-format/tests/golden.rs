@@ -13,7 +13,7 @@ use lsvd_format::checkpoint::{
 use lsvd_format::journal::{RecordHeader, RecordKind, payload_checksum};
 use lsvd_format::log_object::{Entry, Header, Source, decode_frames, encode_frames};
 use lsvd_format::superblock::{
-    self, CheckpointRef, Moments, NumberRange, Rollback, SizeSince, Snapshot, Superblock,
+    self, CheckpointRef, Moments, NumberRange, Removal, Rollback, SizeSince, Snapshot, Superblock,
 };
 use lsvd_format::{
     AnyHeader, BlockOrdinal, Epoch, Extent, JournalId, JournalPosition, LogLayout, ObjectFormat,
@@ -130,6 +130,7 @@ fn superblock_value() -> Superblock {
         checkpoints: Vec::new(),
         condemned: Vec::new(),
         moments: Moments::default(),
+        removal: None,
         written_unix_ms: 1_700_000_000_789,
         written_by: "lsvd 0.1.0".to_owned(),
         features_to_read: Vec::new(),
@@ -208,6 +209,19 @@ fn superblock_version_of_a_log_in_use() {
     };
     let stored = golden("superblock_reached.json", &superblock::encode(number, &value));
     assert_eq!(superblock::decode(number, &stored), Ok(value));
+}
+
+#[test]
+fn superblock_versions_of_a_removal() {
+    let removal = Removal { fence: Some(SequenceNumber(70)), log_next: SequenceNumber(134), finished: false };
+    let number = SuperblockNumber(0x22);
+    let value = Superblock { closed_at: None, ..superblock_value() }.with_removal(Some(removal));
+    let stored = golden("superblock_removed.json", &superblock::encode(number, &value));
+    assert_eq!(superblock::decode(number, &stored), Ok(value.clone()));
+    let number = SuperblockNumber(0x23);
+    let gone = value.with_removal(Some(Removal { finished: true, ..removal }));
+    let stored = golden("superblock_gone.json", &superblock::encode(number, &gone));
+    assert_eq!(superblock::decode(number, &stored), Ok(gone));
 }
 
 #[test]

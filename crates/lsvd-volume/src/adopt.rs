@@ -111,7 +111,7 @@ pub async fn adopt(bucket: &Bucket, options: &AdoptOptions) -> Result<Adopted, E
     let guarantees = probe_for_creation(&store, &create.environment, create.unsafe_single_writer).await?;
     refuse_growth(&store, &listed, log_prefix).await?;
     // Beyond the gap of a log that somebody else adopted meanwhile lie his volume's own objects.
-    refuse_existing(&store).await?;
+    let marker = refuse_existing(&store).await?.map(|(number, _)| number);
     let objects_archived = archive(&store, &create.environment, &log.beyond).await?;
     let (first_number, last_number) = (log.run[0].number, log.run[log.run.len() - 1].number);
     let new = NewLog {
@@ -119,7 +119,7 @@ pub async fn adopt(bucket: &Bucket, options: &AdoptOptions) -> Result<Adopted, E
         first: SequenceNumber(first_number),
         reached: Some(SequenceNumber(last_number)),
     };
-    let volume_id = put_first_superblock(&store, create, new).await?;
+    let volume_id = put_first_superblock(&store, create, new, marker).await?;
     Ok(Adopted {
         volume_id,
         guarantees,

@@ -79,6 +79,21 @@ pub enum Error {
         /// The volume.
         volume: Arc<str>,
     },
+    /// The volume's removal began, and can not be undone: nobody opens it any more. Remove it again, which goes on where the
+    /// removal stopped.
+    #[error("volume '{volume}' is being removed; run `lsvd rm` again to finish")]
+    Removed {
+        /// The volume.
+        volume: Arc<str>,
+    },
+    /// The volume can not be removed, as something that is kept needs it: remove that first.
+    #[error("volume '{volume}' can not be removed: {by}")]
+    Pinned {
+        /// The volume.
+        volume: Arc<str>,
+        /// What needs it, for a person.
+        by: String,
+    },
     /// The volume was opened with [`crate::OpenOptions::if_free`], and somebody seems to write it: wait until that
     /// writer has closed it, or open without asking, which takes the volume from it.
     #[error(

@@ -47,6 +47,7 @@ mod orphans;
 mod reclaim;
 mod recovery;
 mod regions;
+mod remove;
 mod root;
 mod snapshots;
 mod stamp;
@@ -68,7 +69,10 @@ pub use lsvd_engine::LastData;
 pub use lsvd_format::superblock::{SNAPSHOTS_MAX, Snapshot, check_snapshot_name};
 pub use lsvd_format::{LogLayout, ObjectFormat, SequenceNumber};
 pub use lsvd_local::{Files, JournalError};
-pub use options::{AdoptOptions, CollectOptions, CreateOptions, Environment, OpenOptions, UpkeepOptions};
+pub use options::{
+    AdoptOptions, CollectOptions, CreateOptions, Environment, OpenOptions, RemoveOptions, UpkeepOptions,
+};
 pub use orphans::{OrphanKind, Orphans, PROBE_FOLDER, Survey, survey};
+pub use remove::{Plan, Progress, Removed, plan_removal, remove};
 pub use root::{CheckpointInfo, Created, VolumeInfo, create, inspect, list, snapshots};
 pub use volume::{ExtentStatus, Piece, Recovery, Stats, Volume, VolumeDescription};

@@ -48,6 +48,11 @@ impl NamedState {
         self.newest.lock().await.superblock.clone()
     }
 
+    /// The newest version's number.
+    pub(crate) async fn number(&self) -> SuperblockNumber {
+        self.newest.lock().await.number
+    }
+
     /// Writes a next version that differs from the newest by `change`.
     ///
     /// # Errors
@@ -118,8 +123,14 @@ impl NamedState {
         if newest.unsettled {
             self.write(&mut newest, |_| Ok(())).await?;
         }
-        let above = self.store.superblock_numbers(Some(newest.number)).await?;
-        let Some(&highest) = above.last() else { return Ok(()) };
+        let before = SuperblockNumber(newest.number.0 - 1);
+        let Some(&highest) = self.store.superblock_numbers(Some(before)).await?.last() else {
+            // Whoever is the newest loses its version only if the volume was removed, and no marker was left.
+            return Err(Error::Fenced { volume: self.store.label(), epoch: None });
+        };
+        if highest == newest.number {
+            return Ok(());
+        }
         // It may be an earlier try of mine whose answer was lost.
         match self.store.read_superblock(highest).await? {
             Some(stored) if stored.writer_id == newest.superblock.writer_id => Ok(()),

@@ -21,8 +21,9 @@ pub(crate) async fn refuse_if_in_use(
     environment: &Environment,
 ) -> Result<(), Error> {
     let (number, superblock) = newest_readable(store, false).await?;
-    // The first version is of whoever made the volume: nobody has opened it yet.
-    if superblock.closed_at.is_some() || number == SuperblockNumber(1) {
+    // The only version is of whoever made the volume: nobody has opened it yet.
+    let is_first = |versions: &[SuperblockNumber]| versions == [number] && superblock.epoch.0 == number.0;
+    if superblock.closed_at.is_some() || is_first(&store.superblock_numbers(None).await?) {
         return Ok(());
     }
     let store_error = |error| store.store_error(error);

@@ -69,6 +69,40 @@ impl AdoptOptions {
     }
 }
 
+/// How a volume is removed.
+#[derive(Clone, Debug)]
+pub struct RemoveOptions {
+    /// Refuse a volume that was neither closed cleanly nor left alone for this long by the store's clock, as
+    /// [`OpenOptions::if_free`]; `None` takes it from whoever has it. One minute by default.
+    pub if_free: Option<Duration>,
+    /// Remove a volume that can not be read: whose newest superblock version is damaged, of which only objects without a
+    /// superblock are left, or whose log has no sound end. What a damaged version said is not known, so also not whether
+    /// something needs the volume. Its old writer is not stopped by a fence, but by its next look at the superblocks. Off by
+    /// default.
+    pub damaged: bool,
+    /// Delete the archive, too: what recoveries found beyond the durable point and nobody was told to be durable. Off by
+    /// default: it stays.
+    pub archive: bool,
+    /// Leave a superblock version, which says that the volume is gone and where the numbers of another one begin, and the
+    /// fence: some 800 bytes. Without them numbers are used again by a volume that is made in the same place: then whoever knew the old one and
+    /// only slept (its daemon, another removal) may spoil the new one. On by default.
+    pub leave_marker: bool,
+    /// Where time and randomness come from.
+    pub environment: Environment,
+}
+
+impl Default for RemoveOptions {
+    fn default() -> Self {
+        Self {
+            if_free: Some(Duration::from_secs(60)),
+            damaged: false,
+            archive: false,
+            leave_marker: true,
+            environment: Environment::default(),
+        }
+    }
+}
+
 /// How a volume is opened: the ceilings of its memory and of its patience.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {

@@ -149,7 +149,8 @@ fn strays(
     for entry in listed {
         let Some(number) = store.log_number(&entry.name) else { continue };
         let known = prefix.objects().find(number).is_some() || is_fence(number);
-        if number <= newest && !known && !superblock.is_condemned(number) {
+        let below = number < superblock.log_first_number;
+        if number <= newest && !known && !below && !superblock.is_condemned(number) {
             strays.insert(entry.name.clone());
         }
     }

@@ -153,7 +153,10 @@ async fn replay_log(
     }
     // The checkpoint's own object is listed, too: it says whether the log still has it.
     let after = behind.and_then(|(stamp, _)| stamp.as_of.0.checked_sub(1)).map(SequenceNumber);
-    let mut listed = store.list_log(after).await?;
+    // What lies below the first number is of a volume that was here before.
+    let below =
+        (superblock.log_first_number.0 > 1).then(|| SequenceNumber(superblock.log_first_number.0 - 1));
+    let mut listed = store.list_log(after.or(below)).await?;
     if let Some((stamp, oldest)) = behind {
         let own = listed.first().is_some_and(|entry| entry.number == stamp.as_of).then(|| listed.remove(0));
         let of = (superblock.volume_id, stamp);

@@ -115,20 +115,22 @@ pub async fn create(bucket: &Bucket, options: &CreateOptions) -> Result<Created,
         append_format: ObjectFormat::V1,
     });
     let store = VolumeStore::new(bucket.clone()).with_layout(layout.clone());
-    refuse_existing(&store).await?;
+    let marker = refuse_existing(&store).await?;
+    // Numbers below are those of a volume that was here: what its writers still put there is in nobody's way.
+    let first = marker.as_ref().map_or(SequenceNumber(1), |(_, marker)| marker.log_first_number);
     if let Some(layout) = &layout {
         refuse_format_1(&store, &layout.prefix).await?;
-    } else if !store.list_log(None).await?.is_empty() {
+    } else if store.list_log(None).await?.iter().any(|entry| entry.number >= first) {
         let folder = names::LOG_FOLDER;
         return Err(Error::Invalid(format!(
             "'{}' has objects in {folder} but no superblock: they would be taken for the new volume's log; choose \
-             another place, or move them away",
+             another place, or move them away (`lsvd rm --damaged` deletes what has the names of a volume's objects)",
             store.label()
         )));
     }
     let guarantees = probe_for_creation(&store, &options.environment, options.unsafe_single_writer).await?;
-    let log = NewLog { layout, first: SequenceNumber(1), reached: None };
-    let volume_id = put_first_superblock(&store, options, log).await?;
+    let log = NewLog { layout, first, reached: None };
+    let volume_id = put_first_superblock(&store, options, log, marker.map(|(number, _)| number)).await?;
     Ok(Created { volume_id, guarantees })
 }
 
@@ -152,11 +154,22 @@ pub(crate) fn check_options(options: &CreateOptions) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses to make a volume where there is one.
-pub(crate) async fn refuse_existing(store: &VolumeStore) -> Result<(), Error> {
-    match store.superblock_numbers(None).await?.is_empty() {
-        true => Ok(()),
-        false => Err(Error::Exists { volume: store.label() }),
+/// Refuses to make a volume where there is one. Gives the marker of one that was removed: what follows its numbers was
+/// never used here.
+pub(crate) async fn refuse_existing(
+    store: &VolumeStore,
+) -> Result<Option<(SuperblockNumber, Superblock)>, Error> {
+    if store.superblock_numbers(None).await?.is_empty() {
+        return Ok(None);
+    }
+    match newest_version(store, false).await {
+        Ok((number, superblock)) if superblock.is_gone() => Ok(Some((number, superblock))),
+        Ok((_, superblock)) if superblock.removal.is_some() => Err(Error::Removed { volume: store.label() }),
+        // Removed completely since the listing.
+        Err(Error::NotFound { .. }) => Ok(None),
+        Err(error @ (Error::Store { .. } | Error::TimedOut { .. })) => Err(error),
+        // Whatever it is, it is there.
+        Ok(_) | Err(_) => Err(Error::Exists { volume: store.label() }),
     }
 }
 
@@ -179,16 +192,18 @@ pub(crate) struct NewLog {
     pub(crate) reached: Option<SequenceNumber>,
 }
 
-/// Creates the superblock that makes a volume.
+/// Creates the superblock that makes a volume, behind the marker of one that was removed.
 pub(crate) async fn put_first_superblock(
     store: &VolumeStore,
     options: &CreateOptions,
     log: NewLog,
+    marker: Option<SuperblockNumber>,
 ) -> Result<VolumeId, Error> {
     let environment = &options.environment;
+    let number = marker.map_or(SuperblockNumber(1), SuperblockNumber::next);
     let superblock = Superblock {
         volume_id: VolumeId((environment.random)()),
-        epoch: Epoch(1),
+        epoch: Epoch(number.0),
         writer_id: WriterId((environment.random)()),
         size_bytes: options.size_bytes,
         window: options.window,
@@ -202,6 +217,7 @@ pub(crate) async fn put_first_superblock(
         checkpoints: Vec::new(),
         condemned: Vec::new(),
         moments: Moments::default(),
+        removal: None,
         written_unix_ms: (environment.now_unix_ms)(),
         written_by: written_by(),
         features_to_read: Vec::new(),
@@ -210,17 +226,45 @@ pub(crate) async fn put_first_superblock(
     }
     .with_layout(log.layout);
     let exists = || Err(Error::Exists { volume: store.label() });
-    match store.put_superblock(SuperblockNumber(1), &superblock).await? {
+    match store.put_superblock(number, &superblock).await? {
         // It may be a number that was pruned since the first look: then the volume is another's.
         Put::Mine if newest_readable(store, false).await?.1.volume_id != superblock.volume_id => exists(),
-        Put::Mine => Ok(superblock.volume_id),
+        Put::Mine => {
+            if let Some(marker) = marker {
+                forget_marker(store, marker).await;
+            }
+            Ok(superblock.volume_id)
+        }
         Put::Theirs(_) => exists(),
     }
 }
 
-/// The superblock version that counts. With `skip_damaged` one that can not be read is passed over with a warning; a
-/// writer must never do that, as the damaged version may have said what must not be forgotten.
+/// The new volume's version says all that the marker said. Left where it is, it is an old version like others.
+async fn forget_marker(store: &VolumeStore, marker: SuperblockNumber) {
+    let numbers = store.superblock_numbers(None).await.unwrap_or_default();
+    for number in numbers.into_iter().filter(|number| *number <= marker) {
+        if let Err(error) = store.delete_superblock(number).await {
+            tracing::warn!(volume = %store.label(), "a marker is left where it is: {error}");
+        }
+    }
+}
+
+/// The superblock version that counts, of a volume that is not being removed. With `skip_damaged` one that can not be read is
+/// passed over with a warning; a writer must never do that, as the damaged version may have said what must not be forgotten.
 pub(crate) async fn newest_readable(
+    store: &VolumeStore,
+    skip_damaged: bool,
+) -> Result<(SuperblockNumber, Superblock), Error> {
+    let (number, superblock) = newest_version(store, skip_damaged).await?;
+    match superblock.removal {
+        None => Ok((number, superblock)),
+        Some(removal) if removal.finished => Err(Error::NotFound { volume: store.label() }),
+        Some(_) => Err(Error::Removed { volume: store.label() }),
+    }
+}
+
+/// The superblock version that counts, whatever it says of a removal.
+pub(crate) async fn newest_version(
     store: &VolumeStore,
     skip_damaged: bool,
 ) -> Result<(SuperblockNumber, Superblock), Error> {
@@ -229,6 +273,8 @@ pub(crate) async fn newest_readable(
         let mut pruned = false;
         for number in store.superblock_numbers(None).await?.into_iter().rev() {
             match store.read_superblock(number).await {
+                // The marker of a volume that was here before, below the damaged versions of another one.
+                Ok(Some(superblock)) if superblock.is_gone() && damage.is_some() => {}
                 Ok(Some(superblock)) => return Ok((number, superblock)),
                 Ok(None) => pruned = true,
                 Err(error @ Error::Corrupt { .. }) if skip_damaged => {
@@ -315,7 +361,8 @@ pub async fn snapshots(bucket: &Bucket) -> Result<(Vec<Snapshot>, u64), Error> {
     Ok((superblock.moments.snapshots, superblock.moments.history_ms))
 }
 
-/// Names of the volumes right below `bucket`'s prefix, sorted.
+/// Names of the volumes right below `bucket`'s prefix, sorted. The marker of a volume that was removed looks like a volume
+/// here; who reads it is told that there is none.
 ///
 /// # Errors
 /// The store's.

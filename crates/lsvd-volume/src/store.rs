@@ -154,6 +154,10 @@ impl VolumeStore {
         }
         let superblock = superblock::decode(number, &head.bytes);
         let superblock = superblock.map_err(|error| self.decode_error(name.clone(), error))?;
+        // A volume that comes after it may have any layout.
+        if superblock.is_gone() {
+            return Ok(Some(superblock));
+        }
         if *self.layout.get_or_init(|| superblock.log_layout.clone()) != superblock.log_layout {
             return Err(self.corrupt(name, "it says something else of the log's layout than another version"));
         }

@@ -70,16 +70,7 @@ async fn end_older_writers(
     mut superblock: Superblock,
 ) -> Result<TakenOver, Error> {
     tracing::info!(volume = %store.label(), epoch = %superblock.epoch, "starting recovery");
-    let Recovered { mut replay, mut strays, unbegun_mark, unusable, .. } =
-        recover(store, &superblock, false).await?;
-    refuse_a_newer_log(store, &superblock, &replay)?;
-    refuse_a_hole(store, &replay, &strays, superblock.window).await?;
-    refuse_a_shorter_log(store, &superblock, &replay)?;
-    let fence = match unbegun_mark {
-        // It ended what older writers can acknowledge, and its own writer can not begin any more.
-        Some(mark) => mark,
-        None => land_fence(store, environment, &superblock, &mut replay).await?,
-    };
+    let Ended { mut replay, mut strays, fence, unusable } = end_log(store, environment, &superblock).await?;
     load_wanted(store, &mut replay).await?; // of what was taken in on the way
     if store.append_format() == ObjectFormat::V1 {
         // Before the look for a newer writer: what is listed now is none of its objects.
@@ -102,6 +93,34 @@ async fn end_older_writers(
     let recovery =
         Recovery { objects_processed, objects_archived, durable_number: fence, journal_records: 0 };
     Ok(TakenOver { number, superblock, replay, recovery, unusable })
+}
+
+/// The log of the older writers, which none of them can add to any more.
+pub(crate) struct Ended {
+    pub(crate) replay: Replay,
+    /// Numbers that were listed and are no part of it.
+    pub(crate) strays: Vec<SequenceNumber>,
+    pub(crate) fence: SequenceNumber,
+    pub(crate) unusable: Vec<CheckpointRef>,
+}
+
+/// Recovery and step 2, in the epoch of `superblock`.
+pub(crate) async fn end_log(
+    store: &VolumeStore,
+    environment: &Environment,
+    superblock: &Superblock,
+) -> Result<Ended, Error> {
+    let Recovered { mut replay, strays, unbegun_mark, unusable, .. } =
+        recover(store, superblock, false).await?;
+    refuse_a_newer_log(store, superblock, &replay)?;
+    refuse_a_hole(store, &replay, &strays, superblock.window).await?;
+    refuse_a_shorter_log(store, superblock, &replay)?;
+    let fence = match unbegun_mark {
+        // It ended what older writers can acknowledge, and its own writer can not begin any more.
+        Some(mark) => mark,
+        None => land_fence(store, environment, superblock, &mut replay).await?,
+    };
+    Ok(Ended { replay, strays, fence, unusable })
 }
 
 /// Step 1: creates the superblock version that begins this writer's epoch.
@@ -158,7 +177,7 @@ pub(crate) fn written_by() -> String {
 
 /// What went wrong, or that a newer writer is the reason: it may have collected what this one, which slept, still
 /// looked for.
-async fn fenced_or(store: &VolumeStore, mine: SuperblockNumber, error: Error) -> Error {
+pub(crate) async fn fenced_or(store: &VolumeStore, mine: SuperblockNumber, error: Error) -> Error {
     match store.superblock_numbers(Some(mine)).await {
         Ok(newer) => match newer.last() {
             Some(newest) => Error::Fenced { volume: store.label(), epoch: Some(Epoch(newest.0)) },

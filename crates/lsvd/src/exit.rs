@@ -30,6 +30,8 @@ pub(crate) enum Exit {
     InUse = 8,
     /// The local journal is needed, or can not be used.
     Journal = 9,
+    /// Something that is kept needs the volume.
+    Pinned = 10,
     /// Stopped at once by a second signal.
     Interrupted = 130,
 }
@@ -79,7 +81,9 @@ pub(crate) fn of_volume(error: &lsvd_volume::Error) -> Exit {
         Error::NotFound { .. }
         | Error::Exists { .. }
         | Error::NoMoment { .. }
-        | Error::Unreachable { .. } => Exit::Existence,
+        | Error::Unreachable { .. }
+        | Error::Removed { .. } => Exit::Existence,
+        Error::Pinned { .. } => Exit::Pinned,
         Error::UnsafeStore { .. } => Exit::UnsafeStore,
         Error::InUse { .. } | Error::LogGrowing { .. } => Exit::InUse,
         Error::Journal { .. } | Error::JournalNeeded { .. } | Error::JournalPassedOver { .. } => {
@@ -195,6 +199,8 @@ mod tests {
             (lsvd_volume::Error::Newer { volume: volume(), what: "format 9".into() }, Exit::Corrupt),
             (lsvd_volume::Error::NotFound { volume: volume() }, Exit::Existence),
             (lsvd_volume::Error::Exists { volume: volume() }, Exit::Existence),
+            (lsvd_volume::Error::Removed { volume: volume() }, Exit::Existence),
+            (lsvd_volume::Error::Pinned { volume: volume(), by: "no".into() }, Exit::Pinned),
             (lsvd_volume::Error::Invalid("no".into()), Exit::Usage),
             (lsvd_volume::Error::UnsafeStore { volume: volume(), details: "no".into() }, Exit::UnsafeStore),
             (lsvd_volume::Error::Closed { volume: volume() }, Exit::Other),

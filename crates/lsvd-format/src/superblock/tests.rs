@@ -26,6 +26,7 @@ fn example() -> Superblock {
         checkpoints: Vec::new(),
         condemned: Vec::new(),
         moments: Moments::default(),
+        removal: None,
         written_unix_ms: 1_700_000_000_000,
         written_by: "lsvd 0.1.0".to_owned(),
         features_to_read: Vec::new(),
@@ -96,6 +97,27 @@ fn a_layout_that_can_not_be_is_refused() {
 }
 
 /// A checkpoint as of this number and epoch, written by the opening after that.
+#[test]
+fn a_removal_goes_with_its_feature() {
+    let removal = Removal { fence: Some(SequenceNumber(7)), log_next: SequenceNumber(8), finished: false };
+    let removed = example().with_layout(Some(layout())).with_removal(Some(removal));
+    assert_eq!(removed.features_to_read, [FEATURE_FORMAT_1, FEATURE_REMOVED]);
+    assert_eq!(decode(NUMBER, &encode(NUMBER, &removed)).as_ref(), Ok(&removed));
+    assert!(!removed.is_gone());
+    let gone = removed.clone().with_removal(Some(Removal { finished: true, ..removal }));
+    assert_eq!((gone.features_to_read.len(), gone.log_first_number), (1, SequenceNumber(8)));
+    assert!(gone.is_gone() && decode(NUMBER, &encode(NUMBER, &gone)).is_ok());
+    assert_eq!(removed.clone().with_removal(None).removal, None);
+    let without = Superblock { features_to_read: vec![FEATURE_FORMAT_1.to_owned()], ..removed.clone() };
+    let only = Superblock { removal: None, ..removed.clone() };
+    let below =
+        Superblock { removal: Some(Removal { log_next: SequenceNumber(7), ..removal }), ..removed.clone() };
+    let laid_out = Superblock { removal: Some(Removal { finished: true, ..removal }), ..removed };
+    for impossible in [without, only, below, laid_out] {
+        assert!(impossible.validate(NUMBER).is_err(), "{impossible:?}");
+    }
+}
+
 fn checkpoint(as_of: u64, epoch: u64) -> CheckpointRef {
     let (as_of, epoch) = (SequenceNumber(as_of), Epoch(epoch));
     CheckpointRef {
@@ -497,13 +519,20 @@ fn any_superblock() -> impl Strategy<Value = (SuperblockNumber, Superblock)> {
                 checkpoints: Vec::new(),
                 condemned,
                 moments: Moments::default(),
+                removal: None,
                 written_unix_ms: ms,
                 written_by: by,
                 features_to_read: Vec::new(),
                 features_to_write: write,
                 unknown: unknown.into_iter().collect(),
             };
-            let superblock = superblock.with_checkpoints(checkpoints);
+            let fence = reached.filter(|fence| fence % 3 == 1 && *fence < NUMBER_MAX);
+            let removal = fence.map(|fence| Removal {
+                fence: Some(SequenceNumber(fence)),
+                log_next: SequenceNumber(fence + 1),
+                finished: single,
+            });
+            let superblock = superblock.with_checkpoints(checkpoints).with_removal(removal);
             (SuperblockNumber(number), superblock)
         },
     )

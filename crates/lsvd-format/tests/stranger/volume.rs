@@ -115,6 +115,7 @@ impl Volume {
             checkpoints: Vec::new(),
             condemned: Vec::new(),
             moments: Moments::default(),
+            removal: None,
             written_unix_ms: 0,
             written_by: "a test".to_owned(),
             features_to_read: Vec::new(),

@@ -118,7 +118,11 @@ impl Core {
     async fn is_behind(&self) -> bool {
         let Some(reader) = &self.reader else { return false };
         let newest = newest_readable(&self.store, true).await;
-        newest.is_ok_and(|(number, _)| number > reader.as_of())
+        match newest {
+            Ok((number, _)) => number > reader.as_of(),
+            // As far behind as can be.
+            Err(error) => matches!(error, Error::Removed { .. } | Error::NotFound { .. }),
+        }
     }
 
     /// A reader that is behind reads superblock, checkpoint and log again (rule 7). A writer is never behind.

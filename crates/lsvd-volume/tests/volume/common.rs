@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -17,7 +17,9 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use lsvd_backend::{Bucket, RetryPolicy};
 use lsvd_format::log_object::{Entry, Header, encode_frames};
 use lsvd_format::{BLOCK_LEN, BlockOrdinal, Epoch, Extent, ObjectIdentity, SequenceNumber, WriterId, names};
-use lsvd_volume::{CreateOptions, Environment, Error, OpenOptions, Piece, UpkeepOptions, Volume, create};
+use lsvd_volume::{
+    CreateOptions, Environment, Error, OpenOptions, Piece, RemoveOptions, UpkeepOptions, Volume, create,
+};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
@@ -100,6 +102,9 @@ pub(crate) struct Store {
     released: watch::Sender<u64>,
     /// Create-only PUTs overwrite, as some servers do.
     overwrites: AtomicBool,
+    /// Requests that change something and may be made still, before the client is cut off from the store; all of them may
+    /// below 0.
+    changes_left: AtomicI64,
 }
 
 impl Store {
@@ -127,10 +132,31 @@ impl Store {
         }
     }
 
+    /// Drops all rules; what hangs goes on hanging.
+    pub(crate) fn drop_rules(&self) {
+        self.state().rules.clear();
+    }
+
     /// Drops all rules and lets go what hangs.
     pub(crate) fn release(&self) {
         self.state().rules.clear();
         self.released.send_modify(|generation| *generation += 1);
+    }
+
+    /// The client is cut off after so many requests that change something: all that it asks then fails.
+    pub(crate) fn cut_off_after(&self, changes: Option<u32>) {
+        self.changes_left.store(changes.map_or(-1, i64::from), Ordering::Relaxed);
+    }
+
+    fn is_cut_off(&self, verb: Verb) -> bool {
+        match self.changes_left.load(Ordering::Relaxed) {
+            ..0 => false,
+            0 => true,
+            left => {
+                self.changes_left.store(left - i64::from(verb.mutates()), Ordering::Relaxed);
+                false
+            }
+        }
     }
 
     pub(crate) fn overwrites(&self, overwrites: bool) {
@@ -237,6 +263,9 @@ impl Store {
         // A current-thread runtime runs others only at an await: requests meet as they would on a network.
         let (_in_flight, fate) = self.begin(verb, name);
         tokio::task::yield_now().await;
+        if self.is_cut_off(verb) {
+            return Err(trouble("cut off"));
+        }
         match fate {
             None | Some(Fate::BreaksOff(_)) => {}
             Some(Fate::Fails) => return Err(trouble("connection reset")),
@@ -404,6 +433,7 @@ impl World {
             state: Mutex::default(),
             released: watch::Sender::new(0),
             overwrites: AtomicBool::new(false),
+            changes_left: AtomicI64::new(-1),
         });
         // What a caller has in flight is what these tests count: the store sets no pace.
         let retry = RetryPolicy {
@@ -442,6 +472,11 @@ impl World {
     pub(crate) fn options(&self) -> OpenOptions {
         let upkeep = UpkeepOptions { checkpoint_age: Duration::MAX, ..UpkeepOptions::default() };
         OpenOptions { probe: false, upkeep, environment: self.environment.clone(), ..OpenOptions::default() }
+    }
+
+    /// The defaults, without the look whether somebody has it.
+    pub(crate) fn remove_options(&self) -> RemoveOptions {
+        RemoveOptions { if_free: None, environment: self.environment.clone(), ..RemoveOptions::default() }
     }
 
     pub(crate) async fn open(&self) -> Volume {
