@@ -14,6 +14,7 @@ mod info;
 mod log;
 mod ls;
 mod manual;
+mod rm;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub(crate) use self::info::Info;
 pub(crate) use self::log::Log;
 pub(crate) use self::ls::Ls;
 pub(crate) use self::manual::{Completions, Man};
+pub(crate) use self::rm::Rm;
 pub(crate) use self::serve::{Flush, Serve};
 use crate::units::parse_duration;
 
@@ -48,8 +50,9 @@ Exit codes:
   5    corrupt, or written by a newer lsvd
   6    not there, or there already
   7    the store does not hold create-only PUT, and nobody vouched for a single writer
-  8    --if-free, adopt, gc, upgrade: somebody else seems to write the volume
+  8    --if-free, adopt, gc, upgrade, rm: somebody else seems to write the volume
   9    the local journal is needed, damaged, in use or another volume's, or its disk failed
+  10   rm: something that is kept needs the volume
   130  stopped at once by a second signal
 
 Volumes are named by URL: file:///DIR/VOLUME, s3://BUCKET/PREFIX/VOLUME, az://CONTAINER/PREFIX/VOLUME,
@@ -128,6 +131,7 @@ impl Cli {
             Command::Log(arguments) => Some(arguments.lines),
             Command::Gc(arguments) => Some(arguments.common.lines),
             Command::Upgrade(arguments) => Some(arguments.common.lines),
+            Command::Rm(arguments) => Some(arguments.lines),
             Command::Doctor(arguments) => Some(arguments.lines),
             Command::Attach(arguments) => Some(arguments.lines),
             Command::Detach(arguments) => Some(arguments.lines),
@@ -161,6 +165,8 @@ pub(crate) enum Command {
     Gc(Gc),
     /// Write anew what a volume holds in objects of format 1, so that all of it has checksums
     Upgrade(Upgrade),
+    /// Delete a volume, all of it
+    Rm(Rm),
     /// Examine a store: what it promises, what it permits, how fast it is, what its settings would do to a volume
     Doctor(Doctor),
     /// Create, serve, write, kill, recover and verify a volume in a temporary directory

@@ -51,6 +51,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Log(arguments) => on_runtime(commands::log::run(arguments)),
         Command::Gc(arguments) => on_runtime(commands::gc::gc(arguments)),
         Command::Upgrade(arguments) => on_runtime(commands::gc::upgrade(arguments)),
+        Command::Rm(arguments) => on_runtime(commands::rm::run(arguments)),
         Command::Doctor(arguments) => on_runtime(commands::doctor::run(arguments)),
         Command::Demo(arguments) => on_runtime(demo::run(arguments)),
         Command::Licenses => commands::manual::licenses(),

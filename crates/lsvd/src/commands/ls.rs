@@ -1,12 +1,12 @@
 //! `lsvd ls`: the volumes below a prefix.
 //!
 //! Knows the list of docs/json.md. Invariant: a volume that can not be read is listed with its error and shows in
-//! the exit code; it is never left out (rule 4).
+//! the exit code; it is never left out (rule 4). The marker of one that was removed is none.
 
 use anyhow::Context;
 use futures::StreamExt;
 use lsvd_backend::{Bucket, BucketUrl};
-use lsvd_volume::VolumeInfo;
+use lsvd_volume::{Error, VolumeInfo};
 use serde::Serialize;
 
 use super::info::{self, SCHEMA_VERSION, VolumeJson};
@@ -28,6 +28,7 @@ struct LsJson {
 #[serde(untagged)]
 enum EntryJson {
     Volume(Box<VolumeJson>),
+    Removing { name: String, url: String, removing: bool },
     Unreadable { name: String, url: String, error: String, exit_code: u8 },
 }
 
@@ -36,6 +37,17 @@ struct Found {
     name: String,
     url: BucketUrl,
     info: anyhow::Result<VolumeInfo>,
+}
+
+impl Found {
+    fn trouble(&self) -> Option<&Error> {
+        self.info.as_ref().err().and_then(|error| error.downcast_ref())
+    }
+
+    /// Its removal began, and is to be finished: as somebody wants it, and no fault.
+    fn is_removing(&self) -> bool {
+        matches!(self.trouble(), Some(Error::Removed { .. }))
+    }
 }
 
 /// Runs the command.
@@ -48,9 +60,11 @@ pub(crate) async fn run(arguments: Ls) -> anyhow::Result<Exit> {
     let found: Vec<Found> = futures::stream::iter(names)
         .map(|name| look(&url, &bucket, name))
         .buffered(LOOKS_IN_FLIGHT_MAX)
+        .filter(|found| std::future::ready(!matches!(found.trouble(), Some(Error::NotFound { .. }))))
         .collect()
         .await;
-    let exit = found.iter().find_map(|found| found.info.as_ref().err()).map_or(Exit::Done, exit::of);
+    let unreadable = found.iter().filter(|found| !found.is_removing());
+    let exit = unreadable.filter_map(|found| found.info.as_ref().err()).next().map_or(Exit::Done, exit::of);
     if arguments.json {
         let volumes = found.into_iter().map(entry).collect();
         output::json(&LsJson { schema_version: SCHEMA_VERSION, url: url.to_string(), volumes })?;
@@ -69,6 +83,9 @@ async fn look(above: &BucketUrl, bucket: &Bucket, name: String) -> Found {
 }
 
 fn entry(found: Found) -> EntryJson {
+    if found.is_removing() {
+        return EntryJson::Removing { name: found.name, url: found.url.to_string(), removing: true };
+    }
     match found.info {
         Ok(info) => EntryJson::Volume(Box::new(VolumeJson::new(&found.name, &found.url, &info))),
         Err(error) => EntryJson::Unreadable {
@@ -92,7 +109,10 @@ fn row(found: &Found) -> Vec<String> {
         ],
         Err(error) => {
             let nothing = || "?".to_owned();
-            let words = format!("unreadable: {}", exit::words(error));
+            let words = match found.is_removing() {
+                true => "being removed: `lsvd rm` finishes it".to_owned(),
+                false => format!("unreadable: {}", exit::words(error)),
+            };
             vec![found.name.clone(), nothing(), nothing(), nothing(), nothing(), words]
         }
     }

@@ -11,4 +11,5 @@ pub(crate) mod info;
 pub(crate) mod log;
 pub(crate) mod ls;
 pub(crate) mod manual;
+pub(crate) mod rm;
 pub(crate) mod serve;

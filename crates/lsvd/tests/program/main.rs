@@ -12,6 +12,7 @@ mod doctor;
 mod journal;
 mod json;
 mod licenses;
+mod removal;
 mod rig;
 mod serving;
 mod space;
