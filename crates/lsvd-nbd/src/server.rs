@@ -53,6 +53,8 @@ pub struct Server<E> {
 /// What all connections have in common.
 struct Shared<E> {
     exports: Vec<(String, Arc<E>)>,
+    /// Clients of each export, in the same places.
+    clients: Vec<AtomicU64>,
     /// Place of the default export.
     default: Option<usize>,
     limits: Limits,
@@ -116,10 +118,17 @@ impl<E: Export> Server<E> {
             connections: Arc::new(Semaphore::new(limits.connections_max)),
             payload_bytes: Arc::new(Semaphore::new(limits.payload_bytes_total_max as usize)),
             connections_seen: AtomicU64::new(0),
+            clients: exports.iter().map(|_| AtomicU64::new(0)).collect(),
             exports,
             limits,
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// How many connections have chosen this export; 0 if there is no such export.
+    pub fn clients(&self, export: &str) -> u64 {
+        let place = self.shared.exports.iter().position(|(name, _)| name == export);
+        place.map_or(0, |place| self.shared.clients[place].load(Ordering::Relaxed))
     }
 
     /// Serves `listener` until `shutdown` resolves; call it once per listener, limits are shared.

@@ -3,18 +3,26 @@
 //! The same checkpoints, collection and deletes as behind the clients, without their pauses, in the order in which each
 //! needs what is before it. Knows what is enough; how, the rooms of upkeep know.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lsvd_engine::{Engine, Purpose, Request};
 use lsvd_format::log_object::FRAME_BYTES;
-use lsvd_format::{BLOCK_BYTES, ObjectFormat};
+use lsvd_format::{BLOCK_BYTES, ObjectFormat, SequenceNumber};
+use tokio::sync::Mutex;
 
 use crate::Error;
 use crate::collect::Collected;
+use crate::core::Core;
 use crate::upkeep::Upkeep;
 
 /// How often it is looked whether what is waited for has come.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Rounds in a row after which no less is left than before. One of them may well win nothing: where every second block was
+/// written anew it moves those between along, and their objects are for the next rounds.
+const IN_VAIN_MAX: u32 = 8;
 
 /// When enough is collected.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,6 +59,19 @@ pub struct GivenBack {
     pub deleted_bytes: u64,
     /// Live blocks of format 1 that are left where the goal was that none are: no relocation can name object 0.
     pub format_1_blocks_left: u64,
+}
+
+/// How far a collection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CollectionStep {
+    /// This was moved so far.
+    Collected(Collected),
+    /// Moved is what was to be. Dead objects are left for this long after it is recorded that they are dead, for readers that
+    /// are behind; then they are deleted.
+    Waiting {
+        /// [`crate::UpkeepOptions::delete_after`].
+        delete_after: Duration,
+    },
 }
 
 impl Garbage {
@@ -94,124 +115,145 @@ fn purpose(goal: CollectionGoal) -> Purpose {
     }
 }
 
-impl Upkeep {
-    /// Collects, waits and deletes until nothing is left to do.
-    ///
-    /// # Errors
-    /// The store's, or what ended the volume: what was done is done, and the rest is done by the next call.
-    pub(crate) async fn run_to_its_end(&mut self, goal: CollectionGoal) -> Result<GivenBack, Error> {
-        let label = self.core.store().label();
-        let before = self.core.stats();
-        self.checkpoint().await?;
-        let collected = self.collect_all(goal).await?;
-        self.checkpoint().await?;
-        let dead = self.core.engine(|engine| dead_payload(engine));
-        if dead {
-            // What died with the last object may go when a later checkpoint is the newest of two.
-            self.core.collected(Vec::new(), Vec::new()).await?;
-            self.checkpoint().await?;
-        }
-        if !dead && self.reclaimer.is_done().await {
-            // Nobody waits for a few objects without a payload: they go with the next others.
-            return Ok(GivenBack {
-                collected,
-                format_1_blocks_left: self.blocks_left(goal),
-                ..GivenBack::default()
-            });
-        }
-        self.reclaimer.round().await?;
-        if !self.reclaimer.is_done().await {
-            let seconds = self.options.delete_after.as_secs_f32();
-            tracing::info!(volume = %label, "dead objects are deleted in {seconds} s: readers may be behind");
-        }
-        while !self.reclaimer.is_done().await {
+/// Collects, waits and deletes until what was garbage is gone. The lock is let go between steps, so that checkpoints and
+/// deletes behind the clients go on meanwhile.
+///
+/// # Errors
+/// The store's, or what ended the volume: what was done is done, and the rest is done by the next call.
+pub(crate) async fn run_to_its_end(
+    upkeep: &Mutex<Upkeep>,
+    goal: CollectionGoal,
+    tell: &(dyn Fn(CollectionStep) + Send + Sync),
+) -> Result<GivenBack, Error> {
+    let (core, delete_after) = {
+        let one = upkeep.lock().await;
+        (one.core.clone(), one.options.delete_after)
+    };
+    let before = core.stats();
+    checkpoint(upkeep, &core).await?;
+    let collected = collect_all(upkeep, &core, goal, tell).await?;
+    checkpoint(upkeep, &core).await?;
+    // What clients make garbage from here on is not waited for: it would never end.
+    let awaited = upkeep.lock().await.dead_in_the_newest_checkpoint().await;
+    let dead = !awaited.is_empty();
+    if dead {
+        // What died with the last object may go when a later checkpoint is the newest of two.
+        core.collected(Vec::new(), Vec::new()).await?;
+        checkpoint(upkeep, &core).await?;
+    }
+    let outstanding = upkeep.lock().await.reclaimer.outstanding().await;
+    if !dead && outstanding.is_empty() {
+        // Nobody waits for a few objects without a payload: they go with the next others.
+        let format_1_blocks_left = blocks_left(&core, goal);
+        return Ok(GivenBack { collected, format_1_blocks_left, ..GivenBack::default() });
+    }
+    // Nor is what a snapshot or the history keeps.
+    let may_go = upkeep.lock().await.reclaimer.may_go().await;
+    let mut awaited = &(&awaited & &may_go) | &outstanding;
+    upkeep.lock().await.reclaimer.round().await?;
+    if !delete(upkeep, &mut awaited).await? {
+        tell(CollectionStep::Waiting { delete_after });
+    }
+    while !delete(upkeep, &mut awaited).await? {
+        tokio::time::sleep(LOOK_EVERY).await;
+        core.check_ended()?;
+    }
+    let after = core.stats();
+    if after.deleted_objects != before.deleted_objects {
+        // Again as of the same object: the next opening is not to take them for objects that are there.
+        while !upkeep.lock().await.write_checkpoint().await? {
             tokio::time::sleep(LOOK_EVERY).await;
-            self.core.check_ended()?;
-            self.reclaimer.round().await?;
-        }
-        let after = self.core.stats();
-        if after.deleted_objects != before.deleted_objects {
-            // Again as of the same object: the next opening is not to take them for objects that are there.
-            while !self.write_checkpoint().await? {
-                tokio::time::sleep(LOOK_EVERY).await;
-                self.core.check_ended()?;
-            }
-        }
-        Ok(GivenBack {
-            collected,
-            deleted_objects: after.deleted_objects - before.deleted_objects,
-            deleted_bytes: after.deleted_bytes - before.deleted_bytes,
-            format_1_blocks_left: self.blocks_left(goal),
-        })
-    }
-
-    /// Writes a checkpoint of all that was accepted before.
-    async fn checkpoint(&mut self) -> Result<(), Error> {
-        self.core.request(Request::Drain).await?;
-        self.applied().await?;
-        while self.core.tail().objects > 0 && !self.write_checkpoint().await? {
-            tokio::time::sleep(LOOK_EVERY).await;
-            self.core.check_ended()?;
-        }
-        Ok(())
-    }
-
-    async fn collect_all(&self, goal: CollectionGoal) -> Result<Collected, Error> {
-        let mut all = Collected::default();
-        loop {
-            self.applied().await?;
-            let left = self.left(goal);
-            if left == 0 {
-                break;
-            }
-            let collected = self.collector.collect(purpose(goal)).await?;
-            all.objects += collected.objects;
-            all.object_bytes += collected.object_bytes;
-            all.moved_bytes += collected.moved_bytes;
-            self.applied().await?;
-            // A round that wins nothing is the last: so near to 1 headers are more than what comes back.
-            if collected.objects == 0 || self.left(goal) >= left {
-                break;
-            }
-            tracing::info!(
-                volume = %self.core.store().label(), "{} objects collected, {} bytes moved", all.objects, all.moved_bytes
-            );
-        }
-        Ok(all)
-    }
-
-    /// How much is left to collect: 0 at the goal.
-    fn left(&self, goal: CollectionGoal) -> u64 {
-        match goal {
-            CollectionGoal::Format2 => self.core.engine(|engine| format_1_blocks(engine)),
-            CollectionGoal::Target(target) => {
-                let totals = self.core.totals();
-                if totals.amplification() <= target { 0 } else { totals.held_bytes() }
-            }
+            core.check_ended()?;
         }
     }
+    Ok(GivenBack {
+        collected,
+        deleted_objects: after.deleted_objects - before.deleted_objects,
+        deleted_bytes: after.deleted_bytes - before.deleted_bytes,
+        format_1_blocks_left: blocks_left(&core, goal),
+    })
+}
 
-    fn blocks_left(&self, goal: CollectionGoal) -> u64 {
-        match goal {
-            CollectionGoal::Format2 => self.left(goal),
-            CollectionGoal::Target(_) => 0,
-        }
+/// Deletes what is due; whether all that is awaited is deleted, and off the list.
+async fn delete(upkeep: &Mutex<Upkeep>, awaited: &mut BTreeSet<SequenceNumber>) -> Result<bool, Error> {
+    let mut one = upkeep.lock().await;
+    one.reclaimer.round().await?;
+    let waits_for = &one.reclaimer.outstanding().await | &one.reclaimer.may_go().await;
+    awaited.retain(|number| waits_for.contains(number));
+    if !awaited.is_empty() {
+        return Ok(false);
     }
+    // Once more, so that the superblock's list says so, too.
+    one.reclaimer.round().await?;
+    Ok(true)
+}
 
-    /// Waits until all that is durable is applied.
-    async fn applied(&self) -> Result<(), Error> {
-        while self.core.engine(|engine| engine.prefix().log().next < engine.first_incomplete()) {
-            tokio::time::sleep(LOOK_EVERY).await;
-            self.core.check_ended()?;
+/// Writes a checkpoint of all that was accepted before.
+async fn checkpoint(upkeep: &Mutex<Upkeep>, core: &Arc<Core>) -> Result<(), Error> {
+    core.request(Request::Drain).await?;
+    applied(core).await?;
+    while core.tail().objects > 0 && !upkeep.lock().await.write_checkpoint().await? {
+        tokio::time::sleep(LOOK_EVERY).await;
+        core.check_ended()?;
+    }
+    Ok(())
+}
+
+async fn collect_all(
+    upkeep: &Mutex<Upkeep>,
+    core: &Core,
+    goal: CollectionGoal,
+    tell: &(dyn Fn(CollectionStep) + Send + Sync),
+) -> Result<Collected, Error> {
+    let mut all = Collected::default();
+    let (mut least_left, mut in_vain) = (u64::MAX, 0);
+    loop {
+        applied(core).await?;
+        let left = left(core, goal);
+        in_vain = if left < least_left { 0 } else { in_vain + 1 };
+        least_left = least_left.min(left);
+        // So near to 1 headers are more than what comes back.
+        if left == 0 || in_vain == IN_VAIN_MAX {
+            break;
         }
-        Ok(())
+        let collected = upkeep.lock().await.collector.collect(purpose(goal)).await?;
+        all.objects += collected.objects;
+        all.object_bytes += collected.object_bytes;
+        all.moved_bytes += collected.moved_bytes;
+        if collected.objects == 0 {
+            break;
+        }
+        tell(CollectionStep::Collected(all));
+    }
+    Ok(all)
+}
+
+/// How much is left to collect: 0 at the goal.
+fn left(core: &Core, goal: CollectionGoal) -> u64 {
+    match goal {
+        CollectionGoal::Format2 => core.engine(|engine| format_1_blocks(engine)),
+        CollectionGoal::Target(target) => {
+            let totals = core.totals();
+            if totals.amplification() <= target { 0 } else { totals.held_bytes() }
+        }
     }
 }
 
-/// Whether there are objects with a payload of which nothing is live.
-fn dead_payload(engine: &Engine) -> bool {
-    let objects = engine.prefix().objects();
-    objects.iter().any(|(_, state)| state.live_blocks == 0 && state.record.payload_blocks > 0)
+fn blocks_left(core: &Core, goal: CollectionGoal) -> u64 {
+    match goal {
+        CollectionGoal::Format2 => left(core, goal),
+        CollectionGoal::Target(_) => 0,
+    }
+}
+
+/// Waits until all that is durable by now is applied.
+async fn applied(core: &Core) -> Result<(), Error> {
+    let durable = core.engine(|engine| engine.first_incomplete());
+    while core.engine(|engine| engine.prefix().log().next < durable) {
+        tokio::time::sleep(LOOK_EVERY).await;
+        core.check_ended()?;
+    }
+    Ok(())
 }
 
 fn format_1_blocks(engine: &Engine) -> u64 {

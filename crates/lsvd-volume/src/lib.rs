@@ -61,7 +61,7 @@ mod volume;
 pub use adopt::{Adopted, adopt};
 pub use collect::Collected;
 pub use error::Error;
-pub use garbage::{CollectionGoal, Garbage, GivenBack};
+pub use garbage::{CollectionGoal, CollectionStep, Garbage, GivenBack};
 pub use journal::JournalOptions;
 pub use lag::{JournalLag, journal_lag};
 pub use log_list::{LogEntry, LogKind, list_log};
@@ -74,5 +74,5 @@ pub use options::{
 };
 pub use orphans::{OrphanKind, Orphans, PROBE_FOLDER, Survey, survey};
 pub use remove::{Plan, Progress, Removed, plan_removal, remove};
-pub use root::{CheckpointInfo, Created, VolumeInfo, create, inspect, list, snapshots};
+pub use root::{CheckpointInfo, Created, Identity, VolumeInfo, create, identify, inspect, list, snapshots};
 pub use volume::{ExtentStatus, Piece, Recovery, Stats, Volume, VolumeDescription};

@@ -76,9 +76,20 @@ impl Reclaimer {
         self.sweep_checkpoints().await
     }
 
-    /// Whether no log object is left to delete, as far as the last round has seen.
-    pub(crate) async fn is_done(&self) -> bool {
-        self.condemned.is_none() && self.named.get().await.condemned.is_empty()
+    /// Log objects that are condemned and not deleted, as far as the last round has seen.
+    pub(crate) async fn outstanding(&self) -> BTreeSet<SequenceNumber> {
+        let listed = numbers(&self.named.get().await.condemned);
+        &listed - &self.deleted
+    }
+
+    /// Objects of which nothing is live and nothing needs any: what is not condemned of them will be.
+    pub(crate) async fn may_go(&self) -> BTreeSet<SequenceNumber> {
+        let superblock = self.named.get().await;
+        let Some(oldest) = oldest_to_keep(&superblock) else { return BTreeSet::new() };
+        let pins = superblock.pins();
+        let dead =
+            self.core.engine(|engine| dead_objects(engine.prefix().objects(), oldest, &pins, usize::MAX));
+        dead.into_keys().collect()
     }
 
     /// Puts dead objects on the superblock's list, when the list before is worked off.
@@ -99,7 +110,8 @@ impl Reclaimer {
             return Ok(());
         }
         let pins = superblock.pins();
-        let dead = self.core.engine(|engine| dead_objects(engine.prefix().objects(), oldest, &pins));
+        let most = CONDEMNED_MAX + 1;
+        let dead = self.core.engine(|engine| dead_objects(engine.prefix().objects(), oldest, &pins, most));
         let left = self.left_behind(superblock, oldest).await?;
         let all = dead.len() + left.len() <= CONDEMNED_MAX;
         self.condemned_as_of = all.then_some(seen);
@@ -286,18 +298,19 @@ fn oldest_to_keep(superblock: &Superblock) -> Option<SequenceNumber> {
 }
 
 /// Objects of which nothing was live any more as of `oldest` and that no snapshot needs, each with the number at which its
-/// last block died: the first ones, a few more than are condemned at once if there are more.
+/// last block died: the first ones, `most` at most.
 fn dead_objects(
     objects: &lsvd_engine::ObjectTable,
     oldest: SequenceNumber,
     pins: &Pins,
+    most: usize,
 ) -> BTreeMap<SequenceNumber, SequenceNumber> {
     let dead = objects.iter().filter_map(|(_, state)| {
         let number = state.record.identity.number;
         let died = state.died_at.filter(|died| *died <= oldest && number <= oldest)?;
         (!pins.need(number, died)).then_some((number, died))
     });
-    dead.take(CONDEMNED_MAX + 1).collect()
+    dead.take(most).collect()
 }
 
 fn numbers(ranges: &[NumberRange]) -> BTreeSet<SequenceNumber> {

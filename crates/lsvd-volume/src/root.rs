@@ -291,6 +291,27 @@ pub(crate) async fn newest_version(
     }
 }
 
+/// Which volume is on `bucket`, and who opened it last for writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The volume. A copy of its objects has the same.
+    pub volume_id: VolumeId,
+    /// Epoch of its last writer.
+    pub epoch: Epoch,
+    /// Its last writer.
+    pub writer_id: WriterId,
+}
+
+/// Reads who the volume on `bucket` is, writing nothing: a listing and its superblock.
+///
+/// # Errors
+/// [`Error::NotFound`], or the store's.
+pub async fn identify(bucket: &Bucket) -> Result<Identity, Error> {
+    let (_, superblock) = newest_readable(&VolumeStore::new(bucket.clone()), true).await?;
+    let Superblock { volume_id, epoch, writer_id, .. } = superblock;
+    Ok(Identity { volume_id, epoch, writer_id })
+}
+
 /// Reads what the volume on `bucket` is, writing nothing. Reads the headers of its log behind the newest checkpoint, and
 /// lists the rest.
 ///

@@ -3,6 +3,7 @@
 //! One task that looks now and then whether something is due, and does one thing at a time. Knows when; how, its rooms
 //! know. What fails for now is tried again later; only another writer ends the volume.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,6 +99,18 @@ impl Upkeep {
             self.core.collected(Vec::new(), Vec::new()).await?;
         }
         Ok(())
+    }
+
+    /// Objects with a payload of which nothing is live as of the newest checkpoint: they may go when it is the older of two.
+    pub(crate) async fn dead_in_the_newest_checkpoint(&self) -> BTreeSet<SequenceNumber> {
+        let kept = self.named.get().await.checkpoints;
+        let newest = kept.last().map_or(SequenceNumber(0), |newest| newest.stamp.as_of);
+        self.core.engine(|engine| {
+            let objects = engine.prefix().objects().iter();
+            let with_payload = objects.filter(|(_, state)| state.record.payload_blocks > 0);
+            let dead = with_payload.filter(|(_, state)| state.died_at.is_some_and(|at| at <= newest));
+            dead.map(|(_, state)| state.record.identity.number).collect()
+        })
     }
 
     /// Writes a checkpoint; `false` if an object is just being applied.

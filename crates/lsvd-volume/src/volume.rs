@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 use crate::acceptance::{Accepted, accept, open_journal};
 use crate::core::{Core, Parts, Reader};
 use crate::fetch::Fetcher;
-use crate::garbage::{CollectionGoal, Garbage, GivenBack, garbage};
+use crate::garbage::{CollectionGoal, CollectionStep, Garbage, GivenBack, garbage, run_to_its_end};
 use crate::guarantees::check_guarantees;
 use crate::journal;
 use crate::named::NamedState;
@@ -64,6 +64,8 @@ pub struct VolumeDescription {
     pub writer_id: WriterId,
     /// Opened read-only.
     pub read_only: bool,
+    /// Single writer by the user's word, as its store does not fence.
+    pub unsafe_single_writer: bool,
     /// Its journal, if a flush is answered by one.
     pub journal: Option<JournalId>,
     /// The format of the objects that it writes. In format 1 there is no trim, and zeroes are written as data.
@@ -276,6 +278,7 @@ impl Volume {
             epoch: superblock.epoch,
             writer_id: superblock.writer_id,
             read_only,
+            unsafe_single_writer: superblock.unsafe_single_writer,
             journal: journal.map(|position| position.journal),
             append_format: store.append_format(),
             recovery,
@@ -514,6 +517,19 @@ impl Volume {
     /// The store's, or what ended the volume: what was done is done, and the rest is done by the next call, or behind the
     /// clients. [`Error::Invalid`] if the log goes on in format 1.
     pub async fn collect_garbage(&self, goal: CollectionGoal) -> Result<GivenBack, Error> {
+        self.collect_garbage_telling(goal, &|_| {}).await
+    }
+
+    /// The same, and `tell` hears how far it is. Clients are served meanwhile; what they make garbage after it was collected is
+    /// not waited for. Dropping the future leaves the rest to what is done behind the clients.
+    ///
+    /// # Errors
+    /// As for [`Volume::collect_garbage`].
+    pub async fn collect_garbage_telling(
+        &self,
+        goal: CollectionGoal,
+        tell: &(dyn Fn(CollectionStep) + Send + Sync),
+    ) -> Result<GivenBack, Error> {
         self.check_open()?;
         if self.inner.description.read_only {
             return Err(Error::ReadOnly { volume: self.label() });
@@ -525,7 +541,7 @@ impl Volume {
                 self.label()
             )));
         };
-        let given_back = upkeep.lock().await.run_to_its_end(goal).await;
+        let given_back = run_to_its_end(upkeep, goal, tell).await;
         if let Err(error @ Error::Fenced { .. }) = &given_back {
             self.inner.core.end(error.clone());
         }

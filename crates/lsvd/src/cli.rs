@@ -16,6 +16,7 @@ mod ls;
 mod manual;
 mod rm;
 mod serve;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,7 @@ pub(crate) use self::ls::Ls;
 pub(crate) use self::manual::{Completions, Man};
 pub(crate) use self::rm::Rm;
 pub(crate) use self::serve::{Flush, Serve};
+pub(crate) use self::status::{ControlPlace, Status};
 use crate::units::parse_duration;
 
 /// Version and commit, as `--version` prints them.
@@ -128,6 +130,7 @@ impl Cli {
             Command::Serve(arguments) => Some(arguments.lines),
             Command::Ls(arguments) => Some(arguments.lines),
             Command::Info(arguments) => Some(arguments.lines),
+            Command::Status(arguments) => Some(arguments.lines),
             Command::Log(arguments) => Some(arguments.lines),
             Command::Gc(arguments) => Some(arguments.common.lines),
             Command::Upgrade(arguments) => Some(arguments.common.lines),
@@ -159,9 +162,11 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Say what a volume is, writing nothing
     Info(Info),
+    /// Say what the daemons of this host do
+    Status(Status),
     /// List the objects of a volume's log, writing nothing
     Log(Log),
-    /// Collect the garbage of a volume that nobody serves; a daemon does it by itself
+    /// Collect the garbage of a volume: by its daemon, or here if nobody serves it; a daemon does it by itself, too
     Gc(Gc),
     /// Write anew what a volume holds in objects of format 1, so that all of it has checksums
     Upgrade(Upgrade),

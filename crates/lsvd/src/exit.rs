@@ -7,6 +7,8 @@ use std::fmt::{self, Write as _};
 use std::io;
 use std::process::ExitCode;
 
+use crate::control::client::DaemonError;
+
 /// How the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -36,6 +38,25 @@ pub(crate) enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// The end that has this code; another error where none has.
+    pub(crate) fn of_code(code: u8) -> Self {
+        let all = [
+            Self::Done,
+            Self::Usage,
+            Self::Store,
+            Self::Fenced,
+            Self::Corrupt,
+            Self::Existence,
+            Self::UnsafeStore,
+            Self::InUse,
+            Self::Journal,
+            Self::Interrupted,
+        ];
+        all.into_iter().find(|exit| *exit as u8 == code).unwrap_or(Self::Other)
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -62,6 +83,9 @@ pub(crate) fn of(error: &anyhow::Error) -> Exit {
 fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if cause.is::<Usage>() {
         return Some(Exit::Usage);
+    }
+    if let Some(error) = cause.downcast_ref::<DaemonError>() {
+        return Some(error.exit);
     }
     if let Some(error) = cause.downcast_ref::<lsvd_volume::Error>() {
         return Some(of_volume(error));
@@ -103,12 +127,15 @@ fn of_store(error: &lsvd_backend::Error) -> Exit {
 }
 
 /// What the user can do next, where the error itself does not say so.
-pub(crate) fn help(error: &anyhow::Error) -> Option<&'static str> {
+pub(crate) fn help(error: &anyhow::Error) -> Option<&str> {
     use lsvd_volume::{Error, JournalError};
     const ABSENT: &str = "check the URL; a bucket must be there before, a directory is made by `lsvd create`";
     let absent = |cause: &(dyn std::error::Error + 'static)| {
         matches!(cause.downcast_ref(), Some(lsvd_backend::Error::NotFound { .. }))
     };
+    if let Some(daemon) = error.chain().find_map(|cause| cause.downcast_ref::<DaemonError>()) {
+        return daemon.help.as_deref();
+    }
     if error.chain().any(absent) {
         return Some(ABSENT);
     }

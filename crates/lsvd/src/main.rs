@@ -3,7 +3,9 @@
 //! Knows the commands and which of them need a runtime; no rule of the disk is decided in this crate.
 
 mod cli;
+mod collection;
 mod commands;
+mod control;
 mod demo;
 mod exit;
 mod export;
@@ -48,6 +50,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Detach(arguments) => commands::attach::detach(&arguments),
         Command::Ls(arguments) => on_runtime(commands::ls::run(arguments)),
         Command::Info(arguments) => on_runtime(commands::info::run(arguments)),
+        Command::Status(arguments) => on_runtime(commands::status::run(arguments)),
         Command::Log(arguments) => on_runtime(commands::log::run(arguments)),
         Command::Gc(arguments) => on_runtime(commands::gc::gc(arguments)),
         Command::Upgrade(arguments) => on_runtime(commands::gc::upgrade(arguments)),

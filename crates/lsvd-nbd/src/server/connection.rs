@@ -8,6 +8,7 @@
 //! 2. While shutting down, requests are read and refused until none is in flight.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -61,6 +62,7 @@ pub(super) async fn serve<E, R, W>(
             return;
         }
     };
+    let _counted = Counted::new(&shared.clients[export]);
     let (name, export) = &shared.exports[export];
     tracing::info!(export = %name, read_only = session.read_only, "connected");
 
@@ -99,6 +101,22 @@ pub(super) async fn serve<E, R, W>(
         }
     }
     tracing::info!(requests, "disconnected");
+}
+
+/// A client among those of its export, for as long as it is connected.
+struct Counted<'a>(&'a AtomicU64);
+
+impl<'a> Counted<'a> {
+    fn new(clients: &'a AtomicU64) -> Self {
+        clients.fetch_add(1, Ordering::Relaxed);
+        Self(clients)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn note_sending(sent: Option<Result<std::io::Result<()>, tokio::task::JoinError>>) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::serve::parse_gc_target;
-use super::{LogLines, Patience, Store};
+use super::{ControlPlace, LogLines, Patience, Store};
 use crate::units::parse_duration;
 
 /// `lsvd gc`
@@ -43,11 +43,11 @@ pub(crate) struct Upgrade {
     pub(crate) common: Collecting,
 }
 
-/// How a volume that nobody serves is collected.
+/// How a volume is collected.
 #[derive(Args, Debug)]
 pub(crate) struct Collecting {
     /// Delete dead objects this long after it is recorded that they are, for readers that are behind: longer than their
-    /// --io-timeout. 1s will do if there are none
+    /// --io-timeout. 1s will do if there are none. A daemon has its own time
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub(crate) delete_after: Duration,
 
@@ -62,6 +62,10 @@ pub(crate) struct Collecting {
     /// Print JSON: docs/json.md has the fields
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Who is asked.
+    #[command(flatten)]
+    pub(crate) control: ControlPlace,
 
     /// How log lines are written.
     #[command(flatten)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{LogLines, Patience, Store};
+use super::{ControlPlace, LogLines, Patience, Store};
 
 /// `lsvd info`
 #[derive(Args, Debug)]
@@ -19,6 +19,10 @@ pub(crate) struct Info {
     /// Print JSON: docs/json.md has the fields
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Who is asked beside the store.
+    #[command(flatten)]
+    pub(crate) control: ControlPlace,
 
     /// How long the store may be away.
     #[command(flatten)]

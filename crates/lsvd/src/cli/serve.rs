@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::{LogLines, Store, at_least_one};
+use crate::collection::check_target;
 use crate::units::{parse_bytes, parse_duration, parse_volume_bytes};
 
 /// `lsvd serve`
@@ -52,6 +53,15 @@ pub(crate) struct Serve {
     /// crash: what was flushed is safe
     #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = parse_duration)]
     pub(crate) shutdown_timeout: Duration,
+
+    /// Where the control socket is made, by which `lsvd status`, `gc` and `info` ask this daemon: a directory of this user
+    /// alone [default: $XDG_RUNTIME_DIR/lsvd/control, or else /run/lsvd/control, and none where it can not be made]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) control: Option<PathBuf>,
+
+    /// Make no control socket
+    #[arg(long, conflicts_with = "control")]
+    pub(crate) no_control: bool,
 
     /// How log lines are written.
     #[command(flatten)]
@@ -180,10 +190,7 @@ pub(super) fn parse_gc_target(text: &str) -> Result<f64, String> {
         return Ok(f64::INFINITY);
     }
     match text.parse::<f64>() {
-        Ok(ratio) if (1.05..=100.0).contains(&ratio) => Ok(ratio),
-        Ok(_) => {
-            Err("a ratio is 1.05 to 100: headers and checksums alone take 1.01 for each live byte".into())
-        }
+        Ok(ratio) => check_target(ratio),
         Err(_) => Err(format!("'{text}' is no ratio: write it as 1.3, or off")),
     }
 }

@@ -1,51 +1,40 @@
-//! `lsvd gc` and `lsvd upgrade`: what a daemon does behind its clients, for a volume that nobody serves, and to its end.
+//! `lsvd gc` and `lsvd upgrade`: what a daemon does behind its clients, to its end, when somebody asks.
 //!
-//! Knows the order: take over with courtesy, collect, close. What is garbage, the volume's library decides. Invariant: with
-//! `--dry-run` nothing is written.
+//! Knows the order: the daemon of this host that serves the volume is asked; where there is none, take over with courtesy,
+//! collect, close. What is garbage, the volume's library decides. Invariant: with `--dry-run` nothing is written.
 
 use anyhow::Context;
-use lsvd_volume::{
-    CollectionGoal, Error, Garbage, GivenBack, ObjectFormat, OpenOptions, UpkeepOptions, Volume,
-};
+use lsvd_volume::{CollectionGoal, Error, ObjectFormat, OpenOptions, UpkeepOptions, Volume};
 use serde::Serialize;
 
 use super::info::SCHEMA_VERSION;
 use crate::cli::{Collecting, Gc, Upgrade};
+use crate::collection::{self, CollectionJson};
+use crate::control::client::{self, DaemonError, Wanted};
+use crate::control::protocol::{self, GcTarget, Off};
 use crate::exit::Exit;
 use crate::store::{self, Errand, Place};
 use crate::{output, units};
 
-/// What was or would be given back.
+/// What was or would be given back, and by whom.
 #[derive(Serialize)]
 struct GcJson {
     schema_version: u32,
     name: String,
     url: String,
-    dry_run: bool,
-    victims: u64,
-    victim_bytes: u64,
-    moved_bytes: u64,
-    deleted_objects: u64,
-    deleted_bytes: u64,
-    log_bytes_before: u64,
-    log_bytes_after: u64,
-    live_bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    format_1_blocks_left: Option<u64>,
+    #[serde(flatten)]
+    collection: CollectionJson,
+    through: &'static str,
 }
 
 /// Runs `lsvd gc`.
 ///
 /// # Errors
-/// If the volume seems to be in use, or the store refuses. What was given back until then stays so.
+/// If the volume seems to be in use by a daemon that can not be asked, or the store refuses. What was given back until then
+/// stays so.
 pub(crate) async fn gc(arguments: Gc) -> anyhow::Result<Exit> {
-    let place = place(&arguments.url, &arguments.common, "collect")?;
     let goal = CollectionGoal::Target(arguments.target);
-    let told = match arguments.dry_run {
-        true => plan(&place, goal).await?,
-        false => collect(&place, &arguments.common, goal).await?,
-    };
-    tell(&told, arguments.common.json)
+    run(&arguments.url, &arguments.common, ("collect", goal), arguments.dry_run).await
 }
 
 /// Runs `lsvd upgrade`.
@@ -53,44 +42,79 @@ pub(crate) async fn gc(arguments: Gc) -> anyhow::Result<Exit> {
 /// # Errors
 /// As for [`gc`]; also if the volume goes on in format 1.
 pub(crate) async fn upgrade(arguments: Upgrade) -> anyhow::Result<Exit> {
-    let place = place(&arguments.url, &arguments.common, "upgrade")?;
-    let told = match arguments.dry_run {
-        true => plan(&place, CollectionGoal::Format2).await?,
-        false => collect(&place, &arguments.common, CollectionGoal::Format2).await?,
-    };
-    tell(&told, arguments.common.json)
+    let goal = CollectionGoal::Format2;
+    run(&arguments.url, &arguments.common, ("upgrade", goal), arguments.dry_run).await
 }
 
-fn place(url: &str, common: &Collecting, verb: &'static str) -> anyhow::Result<Place> {
+async fn run(
+    url: &str,
+    common: &Collecting,
+    (verb, goal): (&'static str, CollectionGoal),
+    dry_run: bool,
+) -> anyhow::Result<Exit> {
     let errand = Errand { verb, create_root: false, patience: common.patience.timeout };
-    store::volume_or_bucket(url, &common.store, errand)
+    let place = store::volume_or_bucket(url, &common.store, errand)?;
+    let (collection, through) = match ask(&place, common, goal, dry_run).await? {
+        Some(collection) => (collection, "daemon"),
+        None if dry_run => (plan(&place, goal).await?, "store"),
+        None => (collect(&place, common, goal).await?, "store"),
+    };
+    let (name, url) = (place.name, place.url.to_string());
+    tell(&GcJson { schema_version: SCHEMA_VERSION, name, url, collection, through }, common.json)
+}
+
+/// Has it done by the daemon of this host that has the volume open for writing; `None` if there is none.
+async fn ask(
+    place: &Place,
+    common: &Collecting,
+    goal: CollectionGoal,
+    dry_run: bool,
+) -> anyhow::Result<Option<CollectionJson>> {
+    if common.control.no_control {
+        return Ok(None);
+    }
+    let identity = lsvd_volume::identify(&place.bucket).await;
+    let identity = identity.with_context(|| format!("cannot read volume '{}'", place.name))?;
+    let found = client::find(&common.control, &identity, &place.url.to_string(), Wanted::Writer).await?;
+    let Some((mut daemon, served)) = found else { return Ok(None) };
+    tracing::info!(
+        volume = place.name,
+        pid = daemon.greeting.pid,
+        "asking the daemon that serves it ({})",
+        daemon.socket().display()
+    );
+    let volume = served.volume_id;
+    let progress = |words: &str| tracing::info!(volume = place.name, "{words}");
+    let asked = match goal {
+        CollectionGoal::Target(target) => {
+            let target = if target.is_finite() { GcTarget::Ratio(target) } else { GcTarget::Off(Off::Off) };
+            daemon.ask(&protocol::Gc { volume, dry_run, target: Some(target) }, &progress).await
+        }
+        CollectionGoal::Format2 => daemon.ask(&protocol::Upgrade { volume, dry_run }, &progress).await,
+    };
+    match asked {
+        Ok(collection) => Ok(Some(collection)),
+        // It ended, or was fenced, between its greeting and now.
+        Err(error) if error.downcast_ref().is_some_and(|error: &DaemonError| error.not_served) => {
+            tracing::info!(volume = place.name, "{error}");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// What would come back.
-async fn plan(place: &Place, goal: CollectionGoal) -> anyhow::Result<GcJson> {
+async fn plan(place: &Place, goal: CollectionGoal) -> anyhow::Result<CollectionJson> {
     let opened = Volume::open_read_only(place.bucket.clone(), OpenOptions::default()).await;
     let volume = opened.with_context(|| format!("cannot read volume '{}'", place.name))?;
-    refuse_format_1(volume.description().append_format, place)?;
-    let (found, stats) = (volume.garbage(goal), volume.stats());
-    let Garbage { dead_objects, dead_bytes, victims, victim_bytes, move_bytes } = found;
-    Ok(GcJson {
-        dry_run: true,
-        victims,
-        victim_bytes,
-        moved_bytes: move_bytes,
-        deleted_objects: dead_objects + victims,
-        deleted_bytes: dead_bytes + victim_bytes,
-        log_bytes_before: stats.log_bytes,
-        log_bytes_after: stats.log_bytes.saturating_sub(found.frees_bytes()),
-        live_bytes: stats.live_bytes,
-        ..GcJson::of(place)
-    })
+    collection::planned(&volume, &place.name, goal)
 }
 
-async fn collect(place: &Place, common: &Collecting, goal: CollectionGoal) -> anyhow::Result<GcJson> {
+async fn collect(place: &Place, common: &Collecting, goal: CollectionGoal) -> anyhow::Result<CollectionJson> {
     let info = lsvd_volume::inspect(&place.bucket).await;
     let info = info.with_context(|| format!("cannot read volume '{}'", place.name))?;
-    refuse_format_1(info.log_layout.map_or(ObjectFormat::V2, |layout| layout.append_format), place)?;
+    let appends = info.log_layout.map_or(ObjectFormat::V2, |layout| layout.append_format);
+    collection::refuse_format_1(appends, &place.name)?;
     let options = OpenOptions {
         io_timeout: common.patience.timeout,
         if_free: Some(common.if_free),
@@ -101,62 +125,19 @@ async fn collect(place: &Place, common: &Collecting, goal: CollectionGoal) -> an
     let volume = Volume::open(place.bucket.clone(), options).await.map_err(|error| {
         let in_use = matches!(error, Error::InUse { .. });
         anyhow::Error::new(error).context(match in_use {
-            true => format!("volume '{}' seems to be served, and a daemon collects by itself", place.name),
+            true => format!(
+                "volume '{}' seems to be served by a daemon that can not be asked here, and a daemon collects by itself",
+                place.name
+            ),
             false => format!("cannot open volume '{}'", place.name),
         })
     })?;
-    let before = volume.stats();
-    let collected = volume.collect_garbage(goal).await;
-    let collected = collected.with_context(|| format!("cannot collect volume '{}' to the end", place.name));
-    let after = volume.stats();
+    let step = |step| tracing::info!(volume = place.name, "{}", collection::step_in_words(step));
+    let collected = collection::collected(&volume, &place.name, goal, &step).await;
     let closed = volume.close().await;
-    let GivenBack { collected, deleted_objects, deleted_bytes, format_1_blocks_left } = collected?;
+    let collected = collected?;
     closed.with_context(|| format!("cannot close volume '{}' cleanly", place.name))?;
-    Ok(GcJson {
-        victims: collected.objects,
-        victim_bytes: collected.object_bytes,
-        moved_bytes: collected.moved_bytes,
-        deleted_objects,
-        deleted_bytes,
-        log_bytes_before: before.log_bytes,
-        log_bytes_after: after.log_bytes,
-        live_bytes: after.live_bytes,
-        format_1_blocks_left: (goal == CollectionGoal::Format2).then_some(format_1_blocks_left),
-        ..GcJson::of(place)
-    })
-}
-
-/// A log that goes on in format 1 has no checkpoints, and so nothing of it is ever deleted.
-fn refuse_format_1(appends: ObjectFormat, place: &Place) -> anyhow::Result<()> {
-    if appends == ObjectFormat::V2 {
-        return Ok(());
-    }
-    let what = format!(
-        "volume '{}' writes its log in format 1, for good, and nothing of such a log is collected; to leave that format, \
-         create another volume and copy this one into it, both served",
-        place.name
-    );
-    Err(Error::Invalid(what).into())
-}
-
-impl GcJson {
-    fn of(place: &Place) -> Self {
-        Self {
-            schema_version: SCHEMA_VERSION,
-            name: place.name.clone(),
-            url: place.url.to_string(),
-            dry_run: false,
-            victims: 0,
-            victim_bytes: 0,
-            moved_bytes: 0,
-            deleted_objects: 0,
-            deleted_bytes: 0,
-            log_bytes_before: 0,
-            log_bytes_after: 0,
-            live_bytes: 0,
-            format_1_blocks_left: None,
-        }
-    }
+    Ok(collected)
 }
 
 fn tell(told: &GcJson, json: bool) -> anyhow::Result<Exit> {
@@ -164,6 +145,7 @@ fn tell(told: &GcJson, json: bool) -> anyhow::Result<Exit> {
         output::json(told)?;
         return Ok(Exit::Done);
     }
+    let (name, told) = (&told.name, &told.collection);
     let bytes_in =
         |bytes, objects| format!("{} in {} objects", units::bytes_human(bytes), units::grouped(objects));
     let (collected, moved, deleted, after) = match told.dry_run {
@@ -190,6 +172,6 @@ fn tell(told: &GcJson, json: bool) -> anyhow::Result<Exit> {
         None => {}
     }
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(head, words)| vec![head.to_owned(), words]).collect();
-    output::table(&["volume", &told.name], &rows)?;
+    output::table(&["volume", name], &rows)?;
     Ok(Exit::Done)
 }

@@ -7,19 +7,23 @@ use std::path::Path;
 
 use anyhow::Context;
 use lsvd_backend::BucketUrl;
-use lsvd_volume::{CheckpointInfo, JournalLag, ObjectFormat, VolumeInfo, journal_lag};
-use serde::Serialize;
+use lsvd_volume::{CheckpointInfo, Identity, JournalLag, ObjectFormat, VolumeInfo, journal_lag};
+use serde::{Deserialize, Serialize};
 
-use crate::cli::Info;
-use crate::exit::Exit;
-use crate::store::{self, Errand};
+use super::status;
+use crate::cli::{ControlPlace, Info};
+use crate::control::client::{self, Wanted};
+use crate::control::daemon::VolumeStatus;
+use crate::control::protocol::Status;
+use crate::exit::{self, Exit};
+use crate::store::{self, Errand, Place};
 use crate::{output, units};
 
 /// Which edition of docs/json.md the printed JSON keeps to.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
 
 /// A volume in JSON.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct VolumeJson {
     name: String,
     url: String,
@@ -43,13 +47,13 @@ pub(crate) struct VolumeJson {
     condemned_objects: u64,
     condemned_bytes: u64,
     written_unix_ms: u64,
-    flush: &'static str,
+    flush: String,
     journal: Option<String>,
     stored_unix_ms: Option<u64>,
 }
 
 /// A log that has objects of format 1.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Format1Json {
     prefix: String,
     first_number: u64,
@@ -57,7 +61,7 @@ struct Format1Json {
 }
 
 /// A kept checkpoint.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct CheckpointJson {
     as_of: u64,
     stored_unix_ms: Option<i64>,
@@ -65,10 +69,10 @@ struct CheckpointJson {
 
 impl VolumeJson {
     /// Describes the volume `name` at `url`.
-    pub(crate) fn new(name: &str, url: &BucketUrl, info: &VolumeInfo) -> Self {
+    pub(crate) fn new(name: &str, url: &str, info: &VolumeInfo) -> Self {
         Self {
             name: name.to_owned(),
-            url: url.to_string(),
+            url: url.to_owned(),
             volume_id: info.volume_id.to_string(),
             size_bytes: info.size_bytes,
             epoch: info.epoch.0,
@@ -93,7 +97,7 @@ impl VolumeJson {
             condemned_objects: info.condemned_objects,
             condemned_bytes: info.condemned_bytes,
             written_unix_ms: info.written_unix_ms,
-            flush: flush(info),
+            flush: flush(info).to_owned(),
             journal: info.journal.map(|journal| journal.to_string()),
             stored_unix_ms: info.last_data.map(|last| last.sealed_unix_ms),
         }
@@ -111,6 +115,7 @@ struct InfoJson {
     volume: VolumeJson,
     #[serde(skip_serializing_if = "Option::is_none")]
     journal_only: Option<JournalJson>,
+    daemon: Option<VolumeStatus>,
 }
 
 /// What only a journal holds.
@@ -135,20 +140,38 @@ pub(crate) async fn run(arguments: Info) -> anyhow::Result<Exit> {
         Some(directory) => Some(lag(&info, &directory.join(&place.name))?),
         None => None,
     };
+    let daemon = ask(&arguments.control, &place, &info).await;
     if arguments.json {
-        let volume = VolumeJson::new(&place.name, &place.url, &info);
+        let volume = VolumeJson::new(&place.name, &place.url.to_string(), &info);
         let journal_only = lag.map(|JournalLag { journal, records, bytes }| JournalJson {
             journal: journal.to_string(),
             records,
             bytes,
         });
-        output::json(&InfoJson { schema_version: SCHEMA_VERSION, volume, journal_only })?;
+        output::json(&InfoJson { schema_version: SCHEMA_VERSION, volume, journal_only, daemon })?;
     } else {
         let mut rows = rows(&place.url, &info);
         rows.extend(lag.map(|lag| vec!["only in the journal".to_owned(), in_words(lag)]));
+        rows.extend(daemon.as_ref().map(|status| vec!["daemon here".to_owned(), status::in_short(status)]));
         output::table(&["volume", &place.name], &rows)?;
     }
     Ok(Exit::Done)
+}
+
+/// What a daemon of this host knows of the volume. That it can not be asked is no error: the store was.
+async fn ask(control: &ControlPlace, place: &Place, info: &VolumeInfo) -> Option<VolumeStatus> {
+    let VolumeInfo { volume_id, epoch, writer_id, .. } = *info;
+    let identity = Identity { volume_id, epoch, writer_id };
+    let asked = async {
+        let found = client::find(control, &identity, &place.url.to_string(), Wanted::Any).await?;
+        let Some((mut daemon, volume)) = found else { return Ok(None) };
+        let answer = daemon.ask(&Status { volume: Some(volume.volume_id) }, &|_| {}).await?;
+        anyhow::Ok(answer.volumes.into_iter().next())
+    };
+    asked.await.unwrap_or_else(|error| {
+        tracing::warn!("{}", exit::words(&error));
+        None
+    })
 }
 
 fn lag(info: &VolumeInfo, directory: &Path) -> anyhow::Result<JournalLag> {

@@ -87,7 +87,7 @@ fn entry(found: Found) -> EntryJson {
         return EntryJson::Removing { name: found.name, url: found.url.to_string(), removing: true };
     }
     match found.info {
-        Ok(info) => EntryJson::Volume(Box::new(VolumeJson::new(&found.name, &found.url, &info))),
+        Ok(info) => EntryJson::Volume(Box::new(VolumeJson::new(&found.name, &found.url.to_string(), &info))),
         Err(error) => EntryJson::Unreadable {
             name: found.name,
             url: found.url.to_string(),

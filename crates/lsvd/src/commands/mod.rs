@@ -13,3 +13,4 @@ pub(crate) mod ls;
 pub(crate) mod manual;
 pub(crate) mod rm;
 pub(crate) mod serve;
+pub(crate) mod status;

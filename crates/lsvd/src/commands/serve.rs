@@ -4,6 +4,7 @@
 //! twice by mistake fails on its socket and fences nobody; 2. the URIs are printed when clients are answered; 3. a
 //! signal ends with everything accepted in the store, a second one at once, which is as safe as a crash.
 
+mod control;
 mod listen;
 
 use std::convert::Infallible;
@@ -20,7 +21,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use self::control::Control;
 use crate::cli::{Flush, Serve};
+use crate::control::daemon::Served;
 use crate::exit::{self, Exit, Usage};
 use crate::export::VolumeExport;
 use crate::process::{self, EndSignals};
@@ -36,12 +39,6 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// How often opening says that it goes on: longer than opening takes on a store that is well.
 const OPENING_SAID_EVERY: Duration = Duration::from_secs(5);
-
-/// An open volume under its export's name.
-struct Served {
-    name: String,
-    volume: Volume,
-}
 
 /// Runs the command.
 ///
@@ -81,6 +78,7 @@ pub(crate) async fn run(arguments: Serve) -> anyhow::Result<Exit> {
         }
         listeners.push(Listener::bind(address).await?);
     }
+    let control = Control::start(&arguments, &places).await?;
     let volumes = tokio::select! {
         volumes = saying_so(open_all(&arguments, &places)) => volumes?,
         signal = signals.next() => {
@@ -88,8 +86,13 @@ pub(crate) async fn run(arguments: Serve) -> anyhow::Result<Exit> {
             return Ok(Exit::Done);
         }
     };
+    let volumes = Arc::new(volumes);
+    let mut control = control;
+    if let Some(control) = &mut control {
+        control.opened(&volumes).await;
+    }
     tokio::select! {
-        exit = serve(&volumes, listeners, &mut signals, arguments.shutdown_timeout) => exit,
+        exit = serve(&volumes, listeners, control.as_ref(), &mut signals, arguments.shutdown_timeout) => exit,
         never = log_stats(&volumes, arguments.stats_interval) => match never {},
     }
 }
@@ -101,7 +104,7 @@ async fn log_stats(volumes: &[Served], interval: Option<Duration>) -> Infallible
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
-        for Served { name, volume } in volumes {
+        for Served { name, volume, .. } in volumes {
             let stats = volume.stats();
             tracing::info!(
                 volume = name,
@@ -214,7 +217,8 @@ async fn open(arguments: &Serve, place: &Place) -> anyhow::Result<Served> {
         durable_number = opened.recovery.durable_number.0,
         "volume is open"
     );
-    Ok(Served { name: place.name.clone(), volume })
+    let (name, url, bucket) = (place.name.clone(), place.url.to_string(), place.bucket.clone());
+    Ok(Served { name, url, bucket, volume })
 }
 
 async fn create_and_open(place: &Place, size_bytes: u64, options: OpenOptions) -> Result<Volume, Error> {
@@ -296,12 +300,16 @@ fn check_delete_after(arguments: &Serve) -> Result<(), Usage> {
 async fn serve(
     volumes: &[Served],
     listeners: Vec<Listener>,
+    control: Option<&Control>,
     signals: &mut EndSignals,
     shutdown_timeout: Duration,
 ) -> anyhow::Result<Exit> {
     let exports = volumes.iter().map(|served| (served.name.clone(), Arc::new(export(served)))).collect();
     let default_export = (volumes.len() == 1).then(|| volumes[0].name.clone());
     let server = Server::new(exports, default_export, Limits::default())?;
+    if let Some(control) = control {
+        control.daemon().serves(server.clone());
+    }
     let uris: Vec<String> = listeners
         .iter()
         .flat_map(|listener| volumes.iter().map(|served| listener.address().uri(&served.name)))
@@ -321,6 +329,9 @@ async fn serve(
 
     let exit = until_told(volumes, signals).await;
     process::notify("STOPPING=1");
+    if let Some(control) = control {
+        control.closes();
+    }
     // Nobody is left to hear it if every listener has ended by itself.
     let _ = stop.send(true);
     tokio::select! {

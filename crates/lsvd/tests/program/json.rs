@@ -68,8 +68,8 @@ fn info_has_the_documented_fields() {
     let rig = Rig::new();
     rig.create("db1", "64M");
     let fresh = json(&["info", &rig.url("db1"), "--json"], 0);
-    check_fields(&fresh, &["schema_version"]);
-    assert_eq!(fresh["schema_version"], 1);
+    check_fields(&fresh, &["schema_version", "daemon"]);
+    assert_eq!((&fresh["schema_version"], &fresh["daemon"]), (&1.into(), &Value::Null));
     assert_eq!(fresh["name"], "db1");
     assert_eq!(fresh["url"], rig.url("db1"));
     assert_eq!(fresh["size_bytes"], 64 << 20);
@@ -80,7 +80,8 @@ fn info_has_the_documented_fields() {
     client.call(write(0, block(1))).unwrap();
     client.call(Request::Flush).unwrap();
     let open = json(&["info", &rig.url("db1"), "--json"], 0);
-    check_fields(&open, &["schema_version"]);
+    check_fields(&open, &["schema_version", "daemon"]);
+    assert_eq!(open["daemon"]["state"], "serving");
     assert_eq!(open["closed_cleanly"], false);
     assert!(open["epoch"].as_u64() > fresh["epoch"].as_u64());
     assert!(open["log_bytes"].as_u64().unwrap() > 4096);

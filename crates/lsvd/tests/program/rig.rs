@@ -32,8 +32,16 @@ fn as_program(program: &str) -> Command {
             command.env_remove(&name);
         }
     }
-    command.env("HOME", "/nonexistent").stdin(Stdio::null());
+    command.env("HOME", "/nonexistent").env("XDG_RUNTIME_DIR", runtime_dir()).stdin(Stdio::null());
     command
+}
+
+/// Where all daemons of the tests have their control sockets, one directory for all, as on a host. Its path is short.
+pub(crate) fn runtime_dir() -> PathBuf {
+    let user = rustix::process::geteuid().as_raw();
+    let dir = std::env::temp_dir().join(format!("lsvd-tests-of-{user}"));
+    fs::create_dir_all(&dir).unwrap();
+    dir
 }
 
 /// How a run of the program ended.
@@ -209,6 +217,15 @@ impl Daemon {
 
     pub(crate) fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The control socket.
+    pub(crate) fn control(&self) -> PathBuf {
+        runtime_dir().join(format!("lsvd/control/daemon-{}.sock", self.pid()))
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::nbd_client::Request;
-use crate::rig::{PATIENCE, Rig, block, lsvd, read, write};
+use crate::rig::{Daemon, PATIENCE, Rig, block, lsvd, read, write};
 
 /// What can not be is refused before anything is opened, and says what can.
 #[test]
@@ -99,12 +99,18 @@ fn info_says_what_is_live_and_what_a_checkpoint_saves() {
     }
 }
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// A closed volume of 16 MiB in objects of 1 MiB, of which every second block was written again.
 fn half_dead(rig: &Rig) {
     rig.create("db1", "64M");
     let daemon = rig.serve("db1", "s", &["--batch", "1M", "--gc-target", "off"]);
+    kill_half(&daemon);
+    daemon.stop().expect(0, &[]);
+}
+
+/// Writes 16 MiB, and every second block of them again.
+pub(crate) fn kill_half(daemon: &Daemon) {
     let mut client = daemon.client("db1");
     for at in 0..16 {
         let fill = u8::try_from(at + 1).unwrap();
@@ -115,13 +121,17 @@ fn half_dead(rig: &Rig) {
         client.call(write(nth * 8192, block(200))).unwrap();
     }
     client.call(Request::Flush).unwrap();
-    drop(client);
-    daemon.stop().expect(0, &[]);
 }
 
 #[track_caller]
 fn is_as_written(rig: &Rig) {
     let daemon = rig.serve("db1", "s", &["--gc-target", "off"]);
+    reads_as_written(&daemon);
+    daemon.stop().expect(0, &[]);
+}
+
+#[track_caller]
+pub(crate) fn reads_as_written(daemon: &Daemon) {
     let mut client = daemon.client("db1");
     for at in 0..16 {
         let fill = u8::try_from(at + 1).unwrap();
@@ -130,11 +140,9 @@ fn is_as_written(rig: &Rig) {
             assert_eq!(found, block(if nth % 2 == 0 { 200 } else { fill }), "block {nth} of MiB {at}");
         }
     }
-    drop(client);
-    daemon.stop().expect(0, &[]);
 }
 
-fn gc(rig: &Rig, command: &str, options: &[&str]) -> Value {
+pub(crate) fn gc(rig: &Rig, command: &str, options: &[&str]) -> Value {
     let url = rig.url("db1");
     let mut arguments = vec![command, &url, "--json"];
     arguments.extend(options);
@@ -143,7 +151,7 @@ fn gc(rig: &Rig, command: &str, options: &[&str]) -> Value {
     serde_json::from_str(&ended.stdout).unwrap()
 }
 
-fn log_bytes(rig: &Rig) -> u64 {
+pub(crate) fn log_bytes(rig: &Rig) -> u64 {
     rig.objects("db1", "log").iter().map(|path| std::fs::metadata(path).unwrap().len()).sum()
 }
 
@@ -222,12 +230,12 @@ fn gc_of_an_empty_volume() {
     assert!(log_bytes(&rig) < 4096, "fences and what says nothing: {done}");
 }
 
-/// A daemon collects by itself; it is not fenced by a gc that meant well.
+/// A daemon collects by itself; it is not fenced by a gc that meant well and can not ask it.
 #[test]
 fn gc_of_a_volume_that_is_served() {
     let rig = Rig::new();
     rig.create("db1", "64M");
-    let daemon = rig.serve("db1", "s", &[]);
+    let daemon = rig.serve("db1", "s", &["--no-control"]);
     let mut client = daemon.client("db1");
     for command in ["gc", "upgrade"] {
         lsvd(&[command, &rig.url("db1")])

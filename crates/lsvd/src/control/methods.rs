@@ -1,0 +1,161 @@
+//! What each method does, and the one list of them.
+//!
+//! To add a method: its parameters and its [`Method`] in `protocol`, its [`Perform`] here, and its name in the list at the end.
+//! Knows the daemon; no sockets, no JSON but what serde makes of the types.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use lsvd_volume::{CollectionGoal, CollectionStep};
+use serde_json::Value;
+
+use super::daemon::{Daemon, DaemonStatus, Served};
+use super::protocol::{
+    Code, Fault, Gc, GcTarget, Hello, HelloAnswer, Info, InfoAnswer, Method, PROTOCOL, Request, Status,
+    Upgrade,
+};
+use crate::cli::VERSION;
+use crate::collection::{self, CollectionJson, USUAL_TARGET};
+use crate::commands::info::VolumeJson;
+
+/// Says how far a request is, in words for people.
+pub(crate) type Tell = Arc<dyn Fn(String) + Send + Sync>;
+
+/// A method that a daemon can do.
+pub(crate) trait Perform: Method {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What is sent as it is.
+    fn perform(
+        self,
+        daemon: &Daemon,
+        tell: &Tell,
+    ) -> impl Future<Output = Result<Self::Answer, Fault>> + Send;
+}
+
+/// The volume that a request names.
+fn find<'a>(daemon: &'a Daemon, volume: &str) -> Result<&'a Served, Fault> {
+    daemon.find(volume).ok_or_else(|| {
+        let words = match daemon.is_opening(volume) {
+            true => format!("volume '{volume}' is not open yet: the daemon waits for its store"),
+            false => format!("this daemon serves no volume '{volume}'"),
+        };
+        Fault::new(Code::NotServed, words)
+    })
+}
+
+/// The same for what changes something.
+fn find_to_change<'a>(daemon: &'a Daemon, volume: &str) -> Result<&'a Served, Fault> {
+    let served = find(daemon, volume)?;
+    if daemon.is_closing() {
+        return Err(Fault::new(
+            Code::NotServed,
+            format!("the daemon that serves volume '{volume}' is ending"),
+        ));
+    }
+    Ok(served)
+}
+
+impl Perform for Hello {
+    async fn perform(self, daemon: &Daemon, _tell: &Tell) -> Result<HelloAnswer, Fault> {
+        Ok(HelloAnswer {
+            protocol: PROTOCOL,
+            version: VERSION.to_owned(),
+            pid: std::process::id(),
+            methods: METHODS.map(str::to_owned).into(),
+            volumes: daemon.greeting(),
+        })
+    }
+}
+
+impl Perform for Status {
+    async fn perform(self, daemon: &Daemon, _tell: &Tell) -> Result<DaemonStatus, Fault> {
+        match self.volume {
+            Some(volume) => Ok(daemon.status(std::iter::once(find(daemon, &volume)?))),
+            None => Ok(daemon.status(daemon.volumes().iter())),
+        }
+    }
+}
+
+impl Perform for Info {
+    async fn perform(self, daemon: &Daemon, _tell: &Tell) -> Result<InfoAnswer, Fault> {
+        let served = find(daemon, &self.volume)?;
+        let info = lsvd_volume::inspect(&served.bucket)
+            .await
+            .with_context(|| format!("cannot read volume '{}'", served.name))
+            .map_err(|error| Fault::of(&error))?;
+        let volume = VolumeJson::new(&served.name, &served.url, &info);
+        Ok(InfoAnswer { volume, daemon: daemon.volume_status(served) })
+    }
+}
+
+impl Perform for Gc {
+    async fn perform(self, daemon: &Daemon, tell: &Tell) -> Result<CollectionJson, Fault> {
+        let target = match self.target {
+            None => USUAL_TARGET,
+            Some(GcTarget::Off(_)) => f64::INFINITY,
+            Some(GcTarget::Ratio(ratio)) => {
+                collection::check_target(ratio).map_err(|words| Fault::new(Code::Params, words))?
+            }
+        };
+        collect(daemon, &self.volume, CollectionGoal::Target(target), self.dry_run, tell).await
+    }
+}
+
+impl Perform for Upgrade {
+    async fn perform(self, daemon: &Daemon, tell: &Tell) -> Result<CollectionJson, Fault> {
+        collect(daemon, &self.volume, CollectionGoal::Format2, self.dry_run, tell).await
+    }
+}
+
+async fn collect(
+    daemon: &Daemon,
+    volume: &str,
+    goal: CollectionGoal,
+    dry_run: bool,
+    tell: &Tell,
+) -> Result<CollectionJson, Fault> {
+    let served = find_to_change(daemon, volume)?;
+    let told = match dry_run {
+        true => collection::planned(&served.volume, &served.name, goal),
+        false => {
+            tracing::info!(volume = served.name, ?goal, "collecting, as a client of the control socket asks");
+            let step = |step: CollectionStep| tell(collection::step_in_words(step));
+            collection::collected(&served.volume, &served.name, goal, &step).await
+        }
+    };
+    told.map_err(|error| Fault::of(&error))
+}
+
+async fn perform<M: Perform>(daemon: &Daemon, params: Value, tell: &Tell) -> Result<Value, Fault> {
+    let params: M = serde_json::from_value(params)
+        .map_err(|error| Fault::new(Code::Params, format!("the parameters of '{}': {error}", M::NAME)))?;
+    let answer = params.perform(daemon, tell).await?;
+    serde_json::to_value(answer).map_err(|error| Fault::new(Code::Internal, error.to_string()))
+}
+
+macro_rules! methods {
+    ($($method:ty),+ $(,)?) => {
+        /// Their names.
+        const METHODS: [&str; [$(<$method as Method>::NAME),+].len()] = [$(<$method as Method>::NAME),+];
+
+        /// Does what a request asks for.
+        ///
+        /// # Errors
+        /// What is to be answered.
+        pub(crate) async fn dispatch(daemon: &Daemon, request: Request, tell: &Tell) -> Result<Value, Fault> {
+            match request.method.as_str() {
+                $(<$method as Method>::NAME => perform::<$method>(daemon, request.params, tell).await,)+
+                unknown => {
+                    let known = METHODS.join(", ");
+                    let unknown: String = unknown.chars().take(64).collect();
+                    let words = format!("there is no method '{unknown}' here, but {known}: the daemon may be older");
+                    Err(Fault::new(Code::UnknownMethod, words))
+                }
+            }
+        }
+    };
+}
+
+methods!(Hello, Status, Info, Gc, Upgrade);
