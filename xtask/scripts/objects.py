@@ -87,11 +87,12 @@ class Place:
             if error.code != 409:
                 raise
 
-    def names(self):
-        """The names right below the prefix, without it."""
+    def names(self, deep=False):
+        """The names right below the prefix, without it, or all that are below."""
         token, folder = None, f"{self.prefix}/"
         while True:
-            query = self.listing | {"prefix": folder, "delimiter": "/"} | ({self.token: token} if token else {})
+            level = {} if deep else {"delimiter": "/"}
+            query = self.listing | {"prefix": folder} | level | ({self.token: token} if token else {})
             page = self.ask("GET", query=query).decode()
             found = re.sub("<(CommonPrefixes|BlobPrefix)>.*?</\\1>", "", page, flags=re.DOTALL)
             for name in re.findall(f"<{self.key}>(.*?)</{self.key}>", found):
@@ -116,8 +117,13 @@ def download(url, directory):
             file.write(place.ask("GET", f"{place.prefix}/{name}"))
 
 
+def listing(url):
+    for name in Place(url).names(deep=True):
+        print(name)
+
+
 what, *arguments = sys.argv[1:]
 try:
-    {"make": lambda url: Place(url).make(), "upload": upload, "download": download}[what](*arguments)
+    {"make": lambda url: Place(url).make(), "upload": upload, "download": download, "list": listing}[what](*arguments)
 except urllib.error.HTTPError as error:
     sys.exit(f"error: {error.code}: {error.read().decode(errors='replace')[:500]}")

@@ -29,6 +29,7 @@ const ENGINE_UPKEEP: &str = "crates/lsvd-engine/src/engine/upkeep.rs";
 const ENGINE_JOURNAL: &str = "crates/lsvd-engine/src/journal.rs";
 const WRITER: &str = "crates/lsvd-local/src/journal/writer.rs";
 const RECLAIM: &str = "crates/lsvd-volume/src/reclaim.rs";
+const REMOVE: &str = "crates/lsvd-volume/src/remove.rs";
 const PREFIX: &str = "crates/lsvd-engine/src/prefix.rs";
 const SCAN: &str = "crates/lsvd-local/src/journal/scan.rs";
 
@@ -470,5 +471,41 @@ pub(super) const MUTANTS: &[Mutant] = &[
         find: "        let Some(reader) = &self.reader else { return Ok(()) };\n",
         replace: "        let Some(reader) = self.reader.as_ref().filter(|_| false) else { return Ok(()) };\n",
         test: Some(("lsvd-volume", "a_region_that_arrives_after_a_reload_is_no_damage")),
+    },
+    Mutant {
+        name: "removed-last",
+        rule: 7,
+        breaks: "a volume's objects are deleted before a version says that it is being removed",
+        file: REMOVE,
+        find: "    // A newer writer, if there is one by now, has the next number, or a higher one that is listed.\n    named.update(|superblock| *superblock = superblock.clone().with_removal(Some(removal))).await?;\n",
+        replace: "",
+        test: Some(("lsvd-volume", "removal_that_is_cut_short_anywhere_is_finished_by_the_next")),
+    },
+    Mutant {
+        name: "removed-unfenced",
+        rule: 9,
+        breaks: "a volume is removed without a fence in its writer's way",
+        file: REMOVE,
+        find: "    let fence = removal.fence.filter(|_| marker && store.layout().is_none());",
+        replace: "    let fence = removal.fence.filter(|_| false && marker && store.layout().is_none());",
+        test: Some(("lsvd-volume", "the_old_writer_is_fenced_and_acknowledges_nothing_any_more")),
+    },
+    Mutant {
+        name: "removed-unseen",
+        rule: 9,
+        breaks: "a removal deletes on though another one took over",
+        file: REMOVE,
+        find: "                self.named.check_newest().await?;\n                self.delete(round).await?;",
+        replace: "                self.delete(round).await?;",
+        test: Some(("lsvd-volume", "each_round_of_deletes_is_after_a_look_for_a_newer_epoch")),
+    },
+    Mutant {
+        name: "numbers-again",
+        rule: 2,
+        breaks: "the log of a volume that is made where one was removed begins with numbers that the old one used",
+        file: "crates/lsvd-volume/src/root.rs",
+        find: ".map_or(SequenceNumber(1), |(_, marker)| marker.log_first_number);",
+        replace: ".map_or(SequenceNumber(1), |_| SequenceNumber(1));",
+        test: Some(("lsvd-volume", "what_is_put_late_never_shows_in_a_new_volume")),
     },
 ];

@@ -20,6 +20,7 @@ mod lab_outages;
 mod libvirt;
 mod powercut;
 mod recovery;
+mod removal;
 mod store_faults;
 mod systemd;
 mod takeover;
@@ -37,6 +38,7 @@ pub(super) fn all() -> Vec<Case> {
         database::CASES,
         backup::CASES,
         takeover::CASES,
+        removal::CASES,
         crash::CASES,
         journal::CASES,
         input::CASES,
