@@ -84,6 +84,8 @@ fn listed(world: &World, name: &str) -> Result<Vec<String>> {
     let root = PathBuf::from(world.url(name).trim_start_matches("file://"));
     let mut names = Vec::new();
     walk(&root, &root, &mut names)?;
+    // Unfinished files of a writer that was killed are no objects; `lsvd doctor` names them.
+    names.retain(|name| !name.contains('#'));
     Ok(names)
 }
 
