@@ -111,6 +111,8 @@ pub struct Prefix {
     known_from: SequenceNumber,
     /// The last of them that changed what the volume reads as.
     changed_at: Option<SequenceNumber>,
+    /// All that is applied, if it is made for one region.
+    only: Option<RegionIndex>,
     tail: Tail,
     /// What the checkpoint that is being captured holds of the tail.
     captured_tail: Tail,
@@ -129,6 +131,7 @@ impl Prefix {
             capture: None,
             known_from: first,
             changed_at: None,
+            only: None,
             tail: Tail::default(),
             captured_tail: Tail::default(),
         }
@@ -150,6 +153,26 @@ impl Prefix {
             prefix.map.set_absent(region);
         }
         prefix
+    }
+
+    /// Applies from now on what objects say of one region, and nothing else: who has lost only that one needs no more.
+    pub fn limited_to(self, region: RegionIndex) -> Self {
+        Self { only: Some(region), ..self }
+    }
+
+    /// What the map says of a region, named by the slots of another table of the same objects.
+    ///
+    /// # Errors
+    /// What can not be, for a person: an object that the other one does not know, or knows otherwise.
+    pub fn region_for(&self, region: RegionIndex, other: &ObjectTable) -> Result<RegionContent, String> {
+        let renamed = |(extent, mapping)| {
+            let Mapping::Stored(at) = mapping else { return Ok((extent, mapping)) };
+            let record = self.objects.get(at.object);
+            let object = other.find(record.identity.number).filter(|object| other.get(*object) == record);
+            let object = object.ok_or_else(|| format!("number {} is not known", record.identity.number))?;
+            Ok((extent, Mapping::Stored(Location { object, ..at })))
+        };
+        self.map.region_runs(region).map(renamed).collect()
     }
 
     /// The extent map.
@@ -189,6 +212,29 @@ impl Prefix {
                 let (start, slot) = (extent.start, object.0);
                 return Err(format!(
                     "block {start} is said to be in object slot {slot}, which has no such block"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a region's content can be live: no object has more blocks in it than are counted live at it.
+    ///
+    /// # Errors
+    /// As for [`Prefix::check_region`].
+    pub fn check_live(&self, content: &RegionContent) -> Result<(), String> {
+        let mut counted = BTreeMap::<ObjectIndex, u64>::new();
+        for (extent, mapping) in content {
+            if let Mapping::Stored(at) = mapping {
+                *counted.entry(at.object).or_default() += extent.count.0;
+            }
+        }
+        for (object, blocks) in counted {
+            let live_blocks = self.objects.find_slot(object).map_or(0, |state| state.live_blocks);
+            if blocks > live_blocks {
+                let slot = object.0;
+                return Err(format!(
+                    "object slot {slot} has {blocks} blocks there, and {live_blocks} live ones"
                 ));
             }
         }
@@ -333,8 +379,12 @@ impl Prefix {
         extent: Extent,
         progress: &mut Progress,
     ) -> Result<(), RegionIndex> {
-        let end = extent.end().0;
-        while progress.blocks < extent.count.0 {
+        let mut end = extent.end().0;
+        if let Some(only) = self.only.map(RegionIndex::extent) {
+            end = end.min(only.end().0);
+            progress.blocks = progress.blocks.max(only.start.0.saturating_sub(extent.start.0));
+        }
+        while extent.start.0 + progress.blocks < end {
             let at = extent.start.0 + progress.blocks;
             let absent = self.map.first_absent(Extent::new(at, end - at));
             let until = absent.map_or(end, |region| region.extent().start.0.max(at));

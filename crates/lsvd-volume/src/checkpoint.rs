@@ -40,8 +40,6 @@ pub(crate) struct Checkpointer {
     named: NamedState,
     writer: WriterId,
     serial: AtomicU32,
-    /// Kept ones that this opening found to be of no use: they do not count among those that are kept (rule 7).
-    unusable: Vec<CheckpointRef>,
 }
 
 /// What a checkpoint was.
@@ -54,7 +52,8 @@ pub(crate) struct Written {
 impl Checkpointer {
     pub(crate) fn new(core: Arc<Core>, named: NamedState, unusable: Vec<CheckpointRef>) -> Self {
         let writer = core.writer();
-        Self { core, named, writer, serial: AtomicU32::new(0), unusable }
+        core.wounds().add_poor(unusable);
+        Self { core, named, writer, serial: AtomicU32::new(0) }
     }
 
     /// Writes a checkpoint as of now; `None` if the engine was in the midst of an object, or nothing is new.
@@ -72,15 +71,21 @@ impl Checkpointer {
         let as_of = checkpoint.stamp.as_of;
         self.named
             .update(|superblock| {
+                let wounds = self.core.wounds();
                 let mut kept = superblock.checkpoints.clone();
-                // An earlier one of the same object, of which nobody knew that it was named.
-                kept.retain(|earlier| earlier.stamp.as_of < as_of && !self.unusable.contains(earlier));
+                // An earlier one of the same object: nobody knew that it was named, or a region of it was damaged.
+                kept.retain(|earlier| earlier.stamp.as_of < as_of);
+                let poor = kept.iter().rev().find(|earlier| wounds.is_poor(earlier)).copied();
+                kept.retain(|earlier| !wounds.is_poor(earlier));
+                // One that lacks a region is better than none.
+                kept.extend(poor.filter(|_| kept.is_empty()));
                 kept.push(checkpoint);
                 history::thin(&mut kept, superblock.moments.history_ms, superblock.written_unix_ms);
                 superblock.log_reached = superblock.log_reached.max(Some(as_of));
                 *superblock = superblock.clone().with_checkpoints(kept);
             })
             .await?;
+        self.core.wounds().note_named(checkpoint, &start.stored);
         begun.named = Some(stored);
         drop(begun);
         self.core.wrote_checkpoint();

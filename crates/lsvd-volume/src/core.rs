@@ -8,7 +8,7 @@ mod read;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::fetch::Fetcher;
 use crate::journal::JournalQueue;
+use crate::mend::Wounds;
 use crate::named::NamedState;
 use crate::store::VolumeStore;
 use crate::tasks::Tasks;
@@ -83,6 +84,7 @@ pub(crate) struct Core {
     journal: Option<Arc<JournalQueue>>,
     /// `None` for a writer.
     reader: Option<Reader>,
+    wounds: Mutex<Wounds>,
     objects_written: AtomicU64,
     bytes_written: AtomicU64,
     checkpoints: AtomicU64,
@@ -157,6 +159,7 @@ impl Core {
             volume_id,
             journal,
             reader,
+            wounds: Mutex::default(),
             objects_written: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
             checkpoints: AtomicU64::new(0),
@@ -220,6 +223,11 @@ impl Core {
     /// Sums over the log's objects.
     pub(crate) fn totals(&self) -> ObjectTotals {
         self.lock().engine.totals()
+    }
+
+    /// What was found damaged.
+    pub(crate) fn wounds(&self) -> MutexGuard<'_, Wounds> {
+        self.wounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a client waits for durability.
@@ -503,6 +511,7 @@ impl Core {
             cache_hits: fetch.cache_hits.load(Ordering::Relaxed),
             corrupt_reads: fetch.corrupt_reads.load(Ordering::Relaxed),
             reloads: self.reloads.load(Ordering::Relaxed),
+            mended_regions: self.wounds().mended,
             map_extents: engine.map_extents() as u64,
             map_bytes: engine.map_bytes(),
             checkpoints: self.checkpoints.load(Ordering::Relaxed),

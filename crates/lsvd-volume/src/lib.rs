@@ -40,6 +40,7 @@ mod history;
 mod journal;
 mod lag;
 mod log_list;
+mod mend;
 mod named;
 mod occupancy;
 mod options;

@@ -21,7 +21,7 @@ use crate::stamp::{self, Own};
 use crate::store::{ListedLog, VolumeStore};
 
 /// Headers fetched at once: recovery's time is round trips, not bytes.
-const HEADERS_AT_ONCE: usize = 100;
+pub(crate) const HEADERS_AT_ONCE: usize = 100;
 
 /// What the listing held besides the gapless run.
 #[derive(Debug)]
@@ -236,7 +236,7 @@ pub(crate) async fn load_wanted(store: &VolumeStore, replay: &mut Replay) -> Res
 }
 
 /// The prefix that a checkpoint holds.
-fn prefix_of(root: Root) -> Prefix {
+pub(crate) fn prefix_of(root: Root) -> Prefix {
     let stamp = root.stamp;
     let volume = root.volume;
     let last = ObjectIdentity { volume, epoch: stamp.epoch, writer: stamp.writer, number: stamp.as_of };

@@ -129,6 +129,8 @@ impl Upkeep {
         let most = self.options.checkpoint_objects;
         let old = self.checkpointed.elapsed() >= self.options.checkpoint_age;
         let cheap = tail.bytes >= 4 * REGION_BYTES * tail.changed_regions;
-        tail.objects > 0 && (old || tail.objects >= most && cheap || tail.objects >= TAIL_FACTOR_MAX * most)
+        // What was made again is stored again, though nothing else is new.
+        let anything = tail.objects > 0 || tail.changed_regions > 0;
+        anything && (old || tail.objects >= most && cheap || tail.objects >= TAIL_FACTOR_MAX * most)
     }
 }

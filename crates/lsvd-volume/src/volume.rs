@@ -117,6 +117,8 @@ pub struct Stats {
     pub corrupt_reads: u64,
     /// How often a reader was behind and read the log again: what it shows is of that moment since.
     pub reloads: u64,
+    /// Regions of the map that were damaged in the newest checkpoint, and made again from the one before and the log.
+    pub mended_regions: u64,
     /// Records in the extent map that are in memory.
     pub map_extents: u64,
     /// Bytes of memory that the extent map takes.

@@ -387,8 +387,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         rule: 7,
         breaks: "a damaged checkpoint counts as one of the two that are kept",
         file: "crates/lsvd-volume/src/checkpoint.rs",
-        find: "as_of < as_of && !self.unusable.contains(earlier)",
-        replace: "as_of < as_of",
+        find: "                kept.retain(|earlier| !wounds.is_poor(earlier));\n",
+        replace: "",
         test: Some(("lsvd-volume", "a_damaged_checkpoint_is_not_one_of_the_two")),
     },
     Mutant {

@@ -8,15 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use lsvd_engine::{Config, Engine, Event, ObjectRecord, Place, PlanPiece};
-use lsvd_format::checkpoint::RegionIndex;
+use lsvd_engine::{Config, Engine, Event, ObjectRecord, Place, PlanPiece, RegionContent};
+use lsvd_format::checkpoint::{RegionIndex, encode_region};
 use lsvd_format::{SuperblockNumber, names};
 use tokio::sync::oneshot;
 
 use super::Core;
 use crate::Error;
+use crate::mend::{Rebuilt, has, rebuild};
 use crate::recovery::recover_newest;
-use crate::regions::read_regions;
+use crate::regions::{read_regions, read_root, region_run};
 use crate::root::newest_readable;
 use crate::volume::{ExtentStatus, Piece};
 
@@ -144,6 +145,52 @@ impl Core {
         Ok(())
     }
 
+    /// Makes a region again that is damaged where it is stored; `None` if that can not be.
+    async fn mend(&self, region: RegionIndex, place: Place) -> Result<Option<RegionContent>, Error> {
+        let superblock = match &self.named {
+            Some(named) => named.get().await,
+            None => newest_readable(&self.store, true).await?.1,
+        };
+        let Some(Rebuilt { prefix, poor }) = rebuild(&self.store, &superblock, region, place).await? else {
+            return Ok(None);
+        };
+        let name = names::checkpoint_part(&place.part);
+        let corrupt = |reason: String| self.store.corrupt(name.clone(), format!("made again, {reason}"));
+        let content = self.engine(|engine| {
+            let now = engine.prefix();
+            if now.find_place(region) != Some(place) {
+                return Ok(None); // a reader that went on meanwhile
+            }
+            let content = prefix.region_for(region, now.objects())?;
+            now.check_live(&content)?;
+            now.check_region(&content).map(|()| Some(content))
+        });
+        let Some(content) = content.map_err(corrupt)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        let runs = content.iter().map(|&(extent, mapping)| region_run(extent, mapping));
+        encode_region(self.volume_id, place.part, region, runs, &mut bytes);
+        if bytes.len() != place.length_bytes as usize {
+            let reason = format!("it has {} bytes, and not {}", bytes.len(), place.length_bytes);
+            return Err(corrupt(reason));
+        }
+        {
+            let mut wounds = self.wounds();
+            wounds.add_place(region, place);
+            wounds.add_poor(poor);
+        }
+        if let Some(named) = &self.named {
+            // One that was named while this was under way is no better; one that comes later hears of the place itself.
+            for checkpoint in named.get().await.checkpoints {
+                if !superblock.checkpoints.contains(&checkpoint)
+                    && has(&read_root(&self.store, self.volume_id, &checkpoint).await?, region, place)
+                {
+                    self.wounds().add_poor([checkpoint]);
+                }
+            }
+        }
+        Ok(Some(content))
+    }
+
     pub(crate) async fn block_status(
         self: &Arc<Self>,
         offset_bytes: u64,
@@ -223,6 +270,7 @@ impl Drop for Pins<'_> {
 /// Loads a region of the map, however long that takes, and tells who waits for it what hinders it.
 pub(super) async fn load_region(core: Arc<Core>, region: RegionIndex, place: Place) {
     let mut wait = LOAD_RETRY_FIRST;
+    let (mut is_mended, mut may_mend) = (false, true);
     let content = loop {
         let read =
             read_regions(&core.store, core.volume_id, vec![(region, place)]).await.and_then(|loaded| {
@@ -239,6 +287,22 @@ pub(super) async fn load_region(core: Arc<Core>, region: RegionIndex, place: Pla
         match read {
             Ok(content) => break content,
             Err(error) => {
+                if may_mend && matches!(error, Error::Corrupt { .. } | Error::Missing { .. }) {
+                    match core.mend(region, place).await {
+                        Ok(Some(content)) => {
+                            tracing::warn!(
+                                "{error}; region {region} of the map was made again from the checkpoint before"
+                            );
+                            is_mended = true;
+                            break content;
+                        }
+                        // What is damaged there, too, is asked for once.
+                        Ok(None) | Err(Error::Corrupt { .. } | Error::Missing { .. }) => may_mend = false,
+                        Err(other) => {
+                            tracing::warn!("region {region} of the map can not be made again now: {other}")
+                        }
+                    }
+                }
                 let waiters = core.lock().region_waiters.remove(&region).unwrap_or_default();
                 for waiter in waiters {
                     // A reader that has gone needs no answer.
@@ -254,7 +318,15 @@ pub(super) async fn load_region(core: Arc<Core>, region: RegionIndex, place: Pla
             }
         }
     };
+    core.engine(|engine| engine.pin(region));
     core.event(Event::RegionLoaded { region, place, content });
+    core.engine(|engine| {
+        if is_mended && core.reader.is_none() {
+            // The next checkpoint has it again; it stays until then. If it is gone already, somebody had it stored.
+            let _ = engine.store_again(&[region]);
+        }
+        engine.unpin(region);
+    });
     for waiter in core.lock().region_waiters.remove(&region).unwrap_or_default() {
         let _ = waiter.send(Ok(()));
     }

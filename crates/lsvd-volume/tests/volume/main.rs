@@ -13,6 +13,7 @@ mod data;
 mod format_1;
 mod journal;
 mod lost_answers;
+mod mending;
 mod recovery;
 mod removal;
 mod root_trouble;

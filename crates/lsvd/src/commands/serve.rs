@@ -118,6 +118,7 @@ async fn log_stats(volumes: &[Served], interval: Option<Duration>) -> Infallible
                 cache_hits = stats.cache_hits,
                 corrupt_reads = stats.corrupt_reads,
                 reloads = stats.reloads,
+                mended_regions = stats.mended_regions,
                 map_extents = stats.map_extents,
                 map_bytes = stats.map_bytes,
                 checkpoints = stats.checkpoints,
