@@ -5,6 +5,8 @@ without a token. It shares no code with lsvd.
     objects.py make URL                    # the bucket or container; one that is there already is fine
     objects.py upload DIRECTORY URL        # all files of a directory, as objects below the URL's path
     objects.py download URL DIRECTORY      # all objects right below the URL's path, as files
+    objects.py list URL                    # the names of all objects below the URL's path
+    objects.py bytes URL                   # how many bytes all objects below the URL's path have
 
 URLs are s3://BUCKET/PATH, az://CONTAINER/PATH and gs://BUCKET/PATH; endpoint and keys are in the variables that lsvd reads.
 """
@@ -56,17 +58,19 @@ def google(method, url, query, body, headers):
 
 
 PROTOCOLS = {
-    "s3": ("AWS_ENDPOINT_URL", s3, {}, {"list-type": "2"}, "continuation-token", "Key", "NextContinuationToken"),
-    "gs": ("GOOGLE_BASE_URL", google, {}, {"list-type": "2"}, "continuation-token", "Key", "NextContinuationToken"),
+    "s3": ("AWS_ENDPOINT_URL", s3, {}, {"list-type": "2"}, "continuation-token", "Key", "Size", "NextContinuationToken"),
+    "gs": ("GOOGLE_BASE_URL", google, {}, {"list-type": "2"}, "continuation-token", "Key", "Size",
+           "NextContinuationToken"),
     "az": ("AZURE_STORAGE_ENDPOINT", azure, {"restype": "container"}, {"restype": "container", "comp": "list"}, "marker",
-           "Name", "NextMarker"),
+           "Name", "Content-Length", "NextMarker"),
 }
 
 
 class Place:
     def __init__(self, url):
         parts = urlsplit(url)
-        endpoint, self.sign, self.of_bucket, self.listing, self.token, self.key, self.next = PROTOCOLS[parts.scheme]
+        endpoint, self.sign, self.of_bucket, self.listing, *tags = PROTOCOLS[parts.scheme]
+        self.token, self.key, self.size, self.next = tags
         self.bucket, self.prefix = f"{os.environ[endpoint].rstrip('/')}/{parts.netloc}", parts.path.strip("/")
 
     def ask(self, method, name="", query=(), body=b""):
@@ -87,16 +91,16 @@ class Place:
             if error.code != 409:
                 raise
 
-    def names(self, deep=False):
-        """The names right below the prefix, without it, or all that are below."""
+    def objects(self, more):
+        """The names below the prefix, without it, and the sizes."""
         token, folder = None, f"{self.prefix}/"
         while True:
-            level = {} if deep else {"delimiter": "/"}
-            query = self.listing | {"prefix": folder} | level | ({self.token: token} if token else {})
+            query = self.listing | more | {"prefix": folder} | ({self.token: token} if token else {})
             page = self.ask("GET", query=query).decode()
             found = re.sub("<(CommonPrefixes|BlobPrefix)>.*?</\\1>", "", page, flags=re.DOTALL)
-            for name in re.findall(f"<{self.key}>(.*?)</{self.key}>", found):
-                yield unescape(name).removeprefix(folder)
+            pair = f"<{self.key}>(.*?)</{self.key}>.*?<{self.size}>([0-9]+)</{self.size}>"
+            for name, size in re.findall(pair, found, flags=re.DOTALL):
+                yield unescape(name).removeprefix(folder), int(size)
             token = re.search(f"<{self.next}>(.+?)</{self.next}>", page)
             if not token:
                 return
@@ -112,18 +116,23 @@ def upload(directory, url):
 
 def download(url, directory):
     place = Place(url)
-    for name in place.names():
+    for name, _ in place.objects({"delimiter": "/"}):
         with open(os.path.join(directory, name), "wb") as file:
             file.write(place.ask("GET", f"{place.prefix}/{name}"))
 
 
 def listing(url):
-    for name in Place(url).names(deep=True):
+    for name, _ in Place(url).objects({}):
         print(name)
+
+
+def count(url):
+    print(sum(size for _, size in Place(url).objects({})))
 
 
 what, *arguments = sys.argv[1:]
 try:
-    {"make": lambda url: Place(url).make(), "upload": upload, "download": download, "list": listing}[what](*arguments)
+    {"make": lambda url: Place(url).make(), "upload": upload, "download": download, "list": listing,
+     "bytes": count}[what](*arguments)
 except urllib.error.HTTPError as error:
     sys.exit(f"error: {error.code}: {error.read().decode(errors='replace')[:500]}")

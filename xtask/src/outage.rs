@@ -172,7 +172,7 @@ fn measure(args: &Outage, dir: &Path, lab: &Lab, daemon: &Daemon) -> Result<Vec<
         }
         looked.push(Looked {
             second: now,
-            buffered_bytes: last_stats(&daemon.log_end(16 << 10)).unwrap_or(0),
+            buffered_bytes: daemon.stats().and_then(|stats| stats["buffered_bytes"].as_u64()).unwrap_or(0),
             memory_bytes: daemon.memory_bytes().unwrap_or(0),
             in_flight: lab.in_flight()?,
         });
@@ -192,12 +192,6 @@ fn measure(args: &Outage, dir: &Path, lab: &Lab, daemon: &Daemon) -> Result<Vec<
     };
     ensure!(status.success(), "the load ended with {}", shell::exit_code(status));
     joined(&dir.join("samples.jsonl"), &looked)
-}
-
-/// The `buffered_bytes` of the last `stats` event.
-fn last_stats(log: &str) -> Option<u64> {
-    let line = log.lines().rev().find(|line| line.contains(r#""message":"stats""#) && line.ends_with('}'))?;
-    serde_json::from_str::<Value>(line).ok()?["buffered_bytes"].as_u64()
 }
 
 /// What the load counted, with what was looked at in the same second.
@@ -290,19 +284,4 @@ fn script(dir: &Path) -> Command {
 
 fn steady(dir: &Path, arguments: &[&str]) -> Result<()> {
     shell::output_ok(script(dir).args(arguments), Duration::from_secs(300)).map(|_| ())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_whole_stats_line_counts() {
-        let log = r#"{"message":"stats","buffered_bytes":1}
-{"message":"stats","buffered_bytes":7}
-{"message":"other"}
-{"message":"stats","buffered_by"#;
-        assert_eq!(last_stats(log), Some(7));
-        assert_eq!(last_stats("nothing"), None);
-    }
 }

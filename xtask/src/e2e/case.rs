@@ -107,6 +107,16 @@ impl World<'_> {
         Ok(())
     }
 
+    /// Bytes of all that the volume `name` has in the store, by the store's own listing.
+    pub(super) fn stored_bytes(&self, name: &str) -> Result<u64> {
+        let store = self.store.borrow();
+        if store.is_directory() {
+            return bytes_below(&store.path(&format!("{}/{name}", self.name)));
+        }
+        let listed = shell::output_ok(store.objects().arg("bytes").arg(self.url(name)), TOOL_LIMIT)?;
+        listed.stdout.trim().parse().context("objects.py prints a number")
+    }
+
     /// `lsvd` with the environment that the store needs and no other, in this case's directory.
     pub(super) fn lsvd(&self) -> Command {
         let mut command = Command::new(self.lsvd);
@@ -213,6 +223,21 @@ impl World<'_> {
         ensure!(!said.contains("panicked"), "panicked: {}", shell::tail(&said, 20));
         Ok(())
     }
+}
+
+/// Bytes of all files below `dir`, some of which go meanwhile.
+fn bytes_below(dir: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        bytes += match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path())?,
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error.into()),
+        };
+    }
+    Ok(bytes)
 }
 
 /// Runs the chosen cases, inside of the sandbox.
@@ -384,7 +409,8 @@ fn print_logs(dir: &Path) {
     let logs = logs(dir);
     for log in logs.iter().skip(logs.len().saturating_sub(2)) {
         let text = String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned();
-        println!("--- {}\n{}", log.display(), shell::tail(&text, 25));
+        let telling: Vec<&str> = text.lines().filter(|line| !line.contains(r#""message":"stats""#)).collect();
+        println!("--- {}\n{}", log.display(), shell::tail(&telling.join("\n"), 25));
     }
     println!("--- state kept in {}", dir.display());
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::shell;
 
@@ -135,6 +136,11 @@ impl Daemon {
         String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
     }
 
+    /// The last event `stats` that it logged, by its fields; it needs `--stats-interval` and `--log-format json`.
+    pub(crate) fn stats(&self) -> Option<Value> {
+        last_stats(&self.log_end(16 << 10))
+    }
+
     /// Whether it still runs.
     pub(crate) fn runs(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
@@ -193,8 +199,29 @@ impl Daemon {
     }
 }
 
+/// The last whole `stats` event.
+fn last_stats(log: &str) -> Option<Value> {
+    let line = log.lines().rev().find(|line| line.contains(r#""message":"stats""#) && line.ends_with('}'))?;
+    serde_json::from_str(line).ok()
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_whole_stats_line_counts() {
+        let log = r#"{"message":"stats","buffered_bytes":1}
+{"message":"stats","buffered_bytes":7}
+{"message":"other"}
+{"message":"stats","buffered_by"#;
+        assert_eq!(last_stats(log).map(|stats| stats["buffered_bytes"].clone()), Some(Value::from(7)));
+        assert_eq!(last_stats("nothing"), None);
     }
 }

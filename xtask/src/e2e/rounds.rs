@@ -21,12 +21,32 @@ use crate::crash::history::{Answer, Kind, Op, SECTOR_BYTES, Value};
 use crate::crash::judge::{Claim, judge};
 use crate::crash::load::{Clock, Load, Shape};
 use crate::numbers::Numbers;
+use crate::shell;
 
 /// Rounds of a case if nothing is said: what CI has time for, and as many as were recorded for docs/testing.md.
 const USUAL_ROUNDS: u32 = 6;
 const LONG_ROUNDS: u32 = 60;
-/// A volume lives this many rounds: its log only grows, and each opening reads all of its headers.
+/// A volume lives this many rounds; the next one begins without a checkpoint.
 const ROUNDS_PER_VOLUME: u32 = 20;
+/// Checkpoints and collection as often as they can be, and deletion soon after; and each daemon says what it did of that.
+const UPKEEP: [&str; 10] = [
+    "--checkpoint-interval",
+    "1s",
+    "--gc-target",
+    "1.2",
+    "--gc-waste-min",
+    "256K",
+    "--stats-interval",
+    "200ms",
+    "--log-format",
+    "json",
+];
+/// What a daemon's patience with its store is, and on a server that syncs, whose disk others use; objects are deleted 100 ms
+/// later than that.
+const PATIENCE_MS: u64 = 2_000;
+const PATIENCE_WITH_A_SERVER_MS: u64 = 6_000;
+/// From a volume's first write until something of it is collected and something deleted: some seconds, on an idle machine.
+const UPKEEP_LIMIT: Duration = Duration::from_secs(60);
 const VOLUME_SIZE: &str = "16M";
 const SECTORS: u32 = (16 << 20) / SECTOR_BYTES;
 /// From a signal to the end: what is buffered is stored first.
@@ -52,6 +72,10 @@ pub(super) struct Tally {
     shapes: [u32; 3],
     ends: [u32; 5],
     openings: u32,
+    /// Rounds whose daemon had moved something before it ended, and bytes that it had moved.
+    collected: (u32, u64),
+    /// Rounds whose daemon had deleted something before it ended, and objects that it had deleted.
+    deleted: (u32, u64),
     requests: u64,
     pub(super) flushes: u64,
     pub(super) fua: u64,
@@ -71,6 +95,14 @@ impl fmt::Display for Tally {
                 "{} rounds ({one} one by one, {in_flight} in flight, {several} several writers); killed {kill} under \
                  load, {idle} idle, {closing} closing, {second} by a second signal, {} while opening, closed {clean}; ",
                 self.rounds, self.openings
+            )?;
+            write!(
+                f,
+                "{} MiB collected in {} of them, {} objects deleted in {}; ",
+                self.collected.1 >> 20,
+                self.collected.0,
+                self.deleted.1,
+                self.deleted.0
             )?;
         }
         write!(
@@ -95,6 +127,8 @@ pub(super) struct Subject<'a> {
     pub(super) tally: Tally,
     /// How long the last opening took.
     opening: Duration,
+    /// How long an object lives on when it is condemned.
+    delete_after_ms: u64,
 }
 
 impl<'a> Subject<'a> {
@@ -109,6 +143,7 @@ impl<'a> Subject<'a> {
             ops: Vec::new(),
             tally: Tally::default(),
             opening: Duration::from_millis(500),
+            delete_after_ms: patience_ms(world) + 100,
         })
     }
 
@@ -254,37 +289,57 @@ impl<'a> Subject<'a> {
         });
     }
 
-    /// One round. `flags` are those of the daemon that writes.
-    fn round(&mut self, flags: &[&str], chance: &mut Numbers) -> Result<()> {
+    /// Counts what a daemon has collected and deleted, as far as it got to say it.
+    fn count(&mut self, daemon: &Daemon) {
+        let (moved_bytes, deleted_objects) = given_back(daemon);
+        for (sum, more) in
+            [(&mut self.tally.collected, moved_bytes), (&mut self.tally.deleted, deleted_objects)]
+        {
+            sum.0 += u32::from(more > 0);
+            sum.1 += more;
+        }
+    }
+
+    /// One round. `flags` are those of the daemon that writes; with `first` it lives until it has collected and deleted.
+    fn round(&mut self, flags: &[&str], first: bool, chance: &mut Numbers) -> Result<()> {
         self.tally.rounds += 1;
         while chance.below(4) == 0 {
             self.interrupt_opening(flags, chance)?;
         }
         let mut daemon = self.serve(flags)?;
         self.check(&daemon, true)?;
-        if chance.below(8) == 0 {
+        if !first && chance.below(8) == 0 {
             self.tally.ends[1] += 1;
-            daemon.kill();
+            // Whoever is idle may collect.
+            sleep(Duration::from_millis(chance.below(3_000)));
+            daemon.kill_now();
+            self.count(&daemon);
             return Ok(());
         }
         let kind = usize::try_from(chance.below(3))?;
         self.tally.shapes[kind] += 1;
         let shape = SHAPES[kind];
         let load = self.load(&daemon, shape, chance.next())?;
-        sleep(Duration::from_millis(30 + chance.below(900)));
+        if first {
+            let gave_back = || matches!(given_back(&daemon), (1.., 1..));
+            shell::wait_until("the daemon collects and deletes", UPKEEP_LIMIT, gave_back)?;
+        }
+        // Checkpoints, collection and deletion begin after the first second.
+        let later_ms = chance.below(2) * (1_000 + chance.below(2 * self.delete_after_ms));
+        sleep(Duration::from_millis(30 + chance.below(900) + later_ms));
         let how = chance.below(20);
         let soon = Duration::from_millis(chance.below(400));
         match how {
             0..12 => {
                 self.tally.ends[0] += 1;
                 self.delay_a_put(chance)?;
-                daemon.kill();
+                daemon.kill_now();
             }
             12..15 => {
                 self.tally.ends[2] += 1;
                 daemon.ask_to_close();
                 sleep(soon);
-                daemon.kill();
+                daemon.kill_now();
             }
             15..17 => {
                 self.tally.ends[3] += 1;
@@ -296,12 +351,14 @@ impl<'a> Subject<'a> {
             }
             _ => {
                 self.tally.ends[4] += 1;
+                self.count(&daemon);
                 daemon.close()?;
                 self.end(load)?;
                 self.was_closed();
                 return Ok(());
             }
         }
+        self.count(&daemon);
         self.end(load)?;
         Ok(())
     }
@@ -340,6 +397,7 @@ pub(super) fn run(world: &World, flags: impl Fn(&mut Numbers) -> Vec<String>) ->
     let mut tally = Tally::default();
     let mut first = 0;
     let rounds = world.rounds(USUAL_ROUNDS, LONG_ROUNDS);
+    let upkeep = upkeep(world);
     while first < rounds {
         let last = (first + ROUNDS_PER_VOLUME).min(rounds);
         misbehave(world)?;
@@ -349,8 +407,8 @@ pub(super) fn run(world: &World, flags: impl Fn(&mut Numbers) -> Vec<String>) ->
             let mut chance =
                 Numbers::new(world.seed.wrapping_add(u64::from(round)).wrapping_mul(0x9e6c_63d0_876a_68de));
             let flags = flags(&mut chance);
-            let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-            let judged = subject.round(&flags, &mut chance);
+            let flags: Vec<&str> = upkeep.iter().chain(&flags).map(String::as_str).collect();
+            let judged = subject.round(&flags, round == first, &mut chance);
             // The last round's damage is seen by nobody else.
             let judged =
                 judged.and_then(|()| if round + 1 == last { subject.finish(&flags) } else { Ok(()) });
@@ -362,7 +420,28 @@ pub(super) fn run(world: &World, flags: impl Fn(&mut Numbers) -> Vec<String>) ->
     }
     println!("  {tally}");
     ensure!(tally.flushes + tally.fua > 0, "nothing was ever acknowledged as durable: nothing was shown");
+    ensure!(tally.collected.1 > 0 && tally.deleted.1 > 0, "nothing was collected and deleted meanwhile");
     Ok(())
+}
+
+fn patience_ms(world: &World) -> u64 {
+    let store = world.store.borrow();
+    if store.is_directory() || store.is_lab() { PATIENCE_MS } else { PATIENCE_WITH_A_SERVER_MS }
+}
+
+fn upkeep(world: &World) -> Vec<String> {
+    let patience_ms = patience_ms(world);
+    let mut flags = UPKEEP.map(str::to_owned).to_vec();
+    flags.extend(["--io-timeout".to_owned(), format!("{patience_ms}ms")]);
+    flags.extend(["--delete-after".to_owned(), format!("{}ms", patience_ms + 100)]);
+    flags
+}
+
+/// Bytes that a daemon has moved, and objects that it has deleted.
+fn given_back(daemon: &Daemon) -> (u64, u64) {
+    let stats = daemon.stats().unwrap_or_default();
+    let number = |name: &str| stats[name].as_u64().unwrap_or(0);
+    (number("moved_bytes"), number("deleted_objects"))
 }
 
 impl Subject<'_> {

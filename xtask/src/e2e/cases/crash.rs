@@ -21,13 +21,13 @@ use crate::shell;
 pub(super) const CASES: &[Entry] = &[
     (
         "crash-object",
-        "killed at any moment, local directory wiped: all that was flushed or FUA (rules 1, 2, 4)",
+        "killed at any moment, also collecting, local directory wiped: all that was flushed or FUA (rules 1, 2, 4, 6, 7)",
         Needs::Store,
         object,
     ),
     (
         "crash-journal",
-        "the same with --flush journal and the journal kept, of any size (rules 1, 2, 4)",
+        "the same with --flush journal and the journal kept, of any size (rules 1, 2, 4, 6, 7)",
         Needs::Store,
         journal,
     ),

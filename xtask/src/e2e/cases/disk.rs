@@ -39,6 +39,14 @@ impl Disk {
         Ok(Self { daemon, attached: Some(attached), files })
     }
 
+    /// A volume that has a file system already.
+    pub(super) fn open(world: &World, name: &str, flags: &[String]) -> Result<Self> {
+        let (daemon, mut attached) = Self::attach(world, name, flags)?;
+        let files = world.dir.join("mnt");
+        attached.mount(&files)?;
+        Ok(Self { daemon, attached: Some(attached), files })
+    }
+
     fn attach(world: &World, name: &str, flags: &[String]) -> Result<(Daemon, Attached)> {
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let daemon = world.serve_with(name, &flags)?;

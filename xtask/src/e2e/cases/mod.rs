@@ -21,6 +21,7 @@ mod libvirt;
 mod powercut;
 mod recovery;
 mod removal;
+mod space;
 mod store_faults;
 mod systemd;
 mod takeover;
@@ -37,6 +38,7 @@ pub(super) fn all() -> Vec<Case> {
         recovery::CASES,
         database::CASES,
         backup::CASES,
+        space::CASES,
         takeover::CASES,
         removal::CASES,
         crash::CASES,
