@@ -3,6 +3,8 @@
 //! Knows the object table, the map and the overlay; fetches nothing. Invariant: a block moves only if the map points at
 //! it and no newer content of it is on its way (rule 6); that may change before the move is applied, which then leaves it.
 
+use std::collections::BTreeSet;
+
 use lsvd_format::checkpoint::RegionIndex;
 use lsvd_format::{BLOCK_BYTES, BlockOrdinal, Extent, ObjectFormat, SequenceNumber};
 
@@ -41,51 +43,87 @@ pub struct Move {
 /// range. The paper calls it hole plugging.
 const GAP_BLOCKS_MAX: u64 = 8;
 
-/// Objects that are worth collecting, best first, until `live_blocks_max` blocks are to be copied.
-pub(crate) fn victims(
-    prefix: &Prefix,
+/// The objects that are best worth collecting, of those that were looked at so far: looking at all of a large log at once
+/// would keep the engine from its clients.
+#[derive(Debug)]
+pub struct Choice {
     purpose: Purpose,
-    live_blocks_max: u64,
     objects_max: usize,
-) -> Vec<(ObjectIndex, ObjectState)> {
-    let next = prefix.log().next;
-    let worth = |(index, state): (ObjectIndex, ObjectState)| {
-        let payload = state.record.payload_blocks;
-        // Number 0 is only in logs of format 1, and no relocation can name it.
-        if state.live_blocks == 0 || state.record.identity.number.0 == 0 {
-            return None;
-        }
-        let score = match purpose {
-            Purpose::Space if state.live_blocks < payload && !prefix.objects().is_kept(index) => {
-                cost_benefit(next, state)
-            }
-            Purpose::Small { below_blocks } if payload < below_blocks && !prefix.objects().is_kept(index) => {
-                1.0
-            }
-            Purpose::Format1 if state.record.format == ObjectFormat::V1 => 1.0,
-            _ => return None,
-        };
-        Some((score, index, state))
-    };
-    let mut all: Vec<_> = prefix.objects().iter().filter_map(worth).collect();
-    // By number where the score says nothing, so that neighbours in time stay together.
-    all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.2.record.identity.number.cmp(&b.2.record.identity.number)));
-    let mut blocks = 0;
-    let mut victims = Vec::new();
-    for (_, index, state) in all {
-        if victims.len() >= objects_max
-            || (blocks + state.live_blocks > live_blocks_max && !victims.is_empty())
-        {
-            break;
-        }
-        blocks += state.live_blocks;
-        victims.push((index, state));
+    looked: usize,
+    /// What scores less is not among the best.
+    least: f64,
+    best: Vec<(f64, ObjectIndex, ObjectState)>,
+}
+
+impl Choice {
+    /// A choice of so many objects at most.
+    pub fn new(purpose: Purpose, objects_max: usize) -> Self {
+        Self { purpose, objects_max, looked: 0, least: f64::NEG_INFINITY, best: Vec::new() }
     }
-    victims
+
+    /// Looks at the next few slots; whether there are more. An object of `but` is none to choose.
+    pub(crate) fn look(&mut self, prefix: &Prefix, slots: usize, but: &BTreeSet<SequenceNumber>) -> bool {
+        let next = prefix.log().next;
+        let end = self.looked.saturating_add(slots);
+        for (index, state) in prefix.objects().slots().iter(self.looked..end) {
+            if let Some(score) = worth(self.purpose, next, &state)
+                && !(self.purpose != Purpose::Format1 && prefix.objects().is_kept(index))
+                && score >= self.least
+                && !but.contains(&state.record.identity.number)
+            {
+                self.best.push((score, index, state));
+            }
+        }
+        self.looked = end;
+        if self.best.len() > self.objects_max.saturating_mul(2) {
+            self.keep_the_best();
+        }
+        end < prefix.objects().slots().len()
+    }
+
+    fn keep_the_best(&mut self) {
+        // By number where the score says nothing, so that neighbours in time stay together.
+        let number = |state: &ObjectState| state.record.identity.number;
+        self.best.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(number(&a.2).cmp(&number(&b.2))));
+        self.best.truncate(self.objects_max);
+        if let Some(last) = self.best.last().filter(|_| self.best.len() == self.objects_max) {
+            self.least = last.0;
+        }
+    }
+
+    /// The best, until this many blocks are to be copied.
+    pub fn victims(mut self, live_blocks_max: u64) -> Vec<(ObjectIndex, ObjectState)> {
+        self.keep_the_best();
+        let mut blocks = 0u64;
+        let mut victims = Vec::new();
+        for (_, index, state) in self.best {
+            if blocks.saturating_add(state.live_blocks) > live_blocks_max && !victims.is_empty() {
+                break;
+            }
+            blocks += state.live_blocks;
+            victims.push((index, state));
+        }
+        victims
+    }
+}
+
+/// How much an object is worth collecting; `None` if it is not.
+fn worth(purpose: Purpose, next: SequenceNumber, state: &ObjectState) -> Option<f64> {
+    let payload = state.record.payload_blocks;
+    // Number 0 is only in logs of format 1, and no relocation can name it.
+    if state.live_blocks == 0 || state.record.identity.number.0 == 0 {
+        return None;
+    }
+    match purpose {
+        Purpose::Space if state.live_blocks < payload => Some(cost_benefit(next, state)),
+        Purpose::Small { below_blocks } if payload < below_blocks => Some(1.0),
+        Purpose::Format1 if state.record.format == ObjectFormat::V1 => Some(1.0),
+        _ => None,
+    }
 }
 
 /// The log-structured file system's measure: space won times how long it is likely to stay won, over what is copied.
-fn cost_benefit(next: SequenceNumber, state: ObjectState) -> f64 {
+fn cost_benefit(next: SequenceNumber, state: &ObjectState) -> f64 {
     #[allow(clippy::cast_precision_loss)] // a ratio
     let live = state.live_blocks as f64 / state.record.payload_blocks as f64;
     #[allow(clippy::cast_precision_loss)]

@@ -24,12 +24,12 @@ mod prefix;
 mod replay;
 mod request;
 
-pub use collect::{Move, Purpose, moved_bytes};
+pub use collect::{Choice, Move, Purpose, moved_bytes};
 pub use content::Content;
 pub use engine::{Config, Engine};
 pub use log::{LastData, LogState};
 pub use map::{ExtentMap, Location, Mapping};
-pub use objects::{ObjectIndex, ObjectRecord, ObjectState, ObjectTable, ObjectTotals};
+pub use objects::{ObjectIndex, ObjectRecord, ObjectState, ObjectTable, ObjectTotals, Slots};
 pub use plan::{PlanPiece, Status};
 pub use prefix::{CaptureStart, Place, Prefix, RegionContent, StoredRegions, Tail};
 pub use replay::{Replay, ReplayError};

@@ -7,10 +7,15 @@
 //! 3. fences have no slot: nothing points at one, and none is ever collected (rule 9);
 //! 4. the totals are the sum of what each slot counts.
 
+mod slots;
+
 use std::collections::BTreeMap;
 
 use lsvd_format::log_object::FRAME_BYTES;
-use lsvd_format::{BLOCK_BYTES, Epoch, ObjectFormat, ObjectIdentity, SequenceNumber, VolumeId, WriterId};
+use lsvd_format::{BLOCK_BYTES, ObjectFormat, ObjectIdentity, SequenceNumber};
+
+use slots::Slot;
+pub use slots::Slots;
 
 /// Slot of an object in the [`ObjectTable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,21 +53,6 @@ pub struct ObjectState {
     pub died_at: Option<SequenceNumber>,
 }
 
-/// What most objects share with others: who wrote them.
-type Opening = (VolumeId, Epoch, WriterId);
-
-/// A slot's content, small: there is one for each object of the bucket.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    number: SequenceNumber,
-    died_at: SequenceNumber,
-    header_bytes: u64,
-    payload_blocks: u64,
-    live_blocks: u64,
-    opening: u32,
-    format: ObjectFormat,
-}
-
 /// Sums over all objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ObjectTotals {
@@ -87,20 +77,25 @@ impl ObjectTotals {
         self.object_bytes - self.dead_object_bytes
     }
 
-    /// Of these, such as are not live and could be collected.
-    pub fn waste_bytes(&self) -> u64 {
-        self.held_bytes().saturating_sub(self.live_blocks * BLOCK_BYTES + self.kept_waste_bytes)
-    }
-
     /// How much the store holds for what is live: bytes of those objects over bytes of live blocks. What is dead altogether
     /// is deleted, not collected, and does not count; nor does what snapshots keep.
-    #[allow(clippy::cast_precision_loss)] // a ratio
     pub fn amplification(&self) -> f64 {
+        self.amplification_with(0)
+    }
+
+    /// The same when this many bytes more are held that take the place of live ones.
+    #[allow(clippy::cast_precision_loss)] // a ratio
+    pub fn amplification_with(&self, more_bytes: u64) -> f64 {
         if self.live_blocks == 0 {
             return 1.0;
         }
-        let held_bytes = self.held_bytes() - self.kept_waste_bytes;
+        let held_bytes = self.held_bytes() - self.kept_waste_bytes + more_bytes;
         held_bytes as f64 / (self.live_blocks * BLOCK_BYTES) as f64
+    }
+
+    /// Bytes that are held and not live, and could be collected.
+    pub fn waste_bytes(&self) -> u64 {
+        self.held_bytes().saturating_sub(self.live_blocks * BLOCK_BYTES + self.kept_waste_bytes)
     }
 
     fn add(&mut self, other: &Self) {
@@ -125,9 +120,8 @@ impl ObjectTotals {
 /// The objects that the map points into, and those that it does no more.
 #[derive(Clone, Debug, Default)]
 pub struct ObjectTable {
-    slots: Vec<Option<Slot>>,
+    slots: Slots,
     free: Vec<u32>,
-    openings: Vec<Opening>,
     by_number: BTreeMap<SequenceNumber, ObjectIndex>,
     totals: ObjectTotals,
     /// Snapshots keep what is live up to this number.
@@ -137,12 +131,12 @@ pub struct ObjectTable {
 impl ObjectTable {
     /// Adds an object, of which nothing is live yet.
     pub fn push(&mut self, record: ObjectRecord) -> ObjectIndex {
-        let slot =
-            self.slot_of(ObjectState { record, live_blocks: 0, died_at: Some(record.identity.number) });
+        let died_at = Some(record.identity.number);
+        let slot = self.slots.slot_of(ObjectState { record, live_blocks: 0, died_at });
         let index = match self.free.pop() {
             Some(free) => free,
             None => {
-                self.slots.push(None);
+                self.slots.grow(self.slots.len() + 1);
                 u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 objects")
             }
         };
@@ -154,58 +148,38 @@ impl ObjectTable {
     pub fn restore(objects: impl IntoIterator<Item = (ObjectIndex, ObjectState)>) -> Self {
         let mut table = Self::default();
         for (index, state) in objects {
-            let slot = table.slot_of(state);
+            let slot = table.slots.slot_of(state);
             let at = index.0 as usize;
             for free in table.slots.len()..at {
                 table.free.push(u32::try_from(free).expect("below a slot"));
             }
-            table.slots.resize(table.slots.len().max(at + 1), None);
+            table.slots.grow(at + 1);
             table.put(index, slot);
         }
         table.free.reverse();
         table
     }
 
-    fn slot_of(&mut self, state: ObjectState) -> Slot {
-        let ObjectState { record, live_blocks, died_at } = state;
-        let ObjectIdentity { volume, epoch, writer, number } = record.identity;
-        let opening = (volume, epoch, writer);
-        // The newest is the likeliest by far.
-        let at = self.openings.iter().rposition(|known| *known == opening).unwrap_or_else(|| {
-            self.openings.push(opening);
-            self.openings.len() - 1
-        });
-        Slot {
-            number,
-            died_at: died_at.unwrap_or(SequenceNumber(u64::MAX)),
-            header_bytes: record.header_bytes,
-            payload_blocks: record.payload_blocks,
-            live_blocks,
-            opening: u32::try_from(at).expect("fewer than 2^32 openings"),
-            format: record.format,
-        }
-    }
-
     fn put(&mut self, index: ObjectIndex, slot: Slot) {
-        self.slots[index.0 as usize] = Some(slot);
+        *self.slots.get_mut(index) = Some(slot);
         self.by_number.insert(slot.number, index);
         self.totals.add(&counted(&slot, self.kept_until));
     }
 
     /// Changes a slot, and what the totals count of it.
     fn change(&mut self, index: ObjectIndex, change: impl FnOnce(&mut Slot)) {
-        let kept_until = self.kept_until;
-        let slot = self.slots[index.0 as usize].as_mut().expect("the map points at objects that are stored");
-        self.totals.subtract(&counted(slot, kept_until));
+        let slot = self.slots.get_mut(index);
+        let slot = slot.as_mut().expect("the map points at objects that are stored");
+        self.totals.subtract(&counted(slot, self.kept_until));
         change(slot);
-        self.totals.add(&counted(slot, kept_until));
+        self.totals.add(&counted(slot, self.kept_until));
     }
 
     /// Snapshots keep the objects that are live up to this number, whatever becomes of them.
     pub fn set_kept_until(&mut self, number: SequenceNumber) {
         self.kept_until = number;
         self.totals = ObjectTotals::default();
-        for slot in self.slots.iter().flatten() {
+        for slot in self.by_number.values().filter_map(|index| self.slots.get(*index)) {
             self.totals.add(&counted(slot, number));
         }
     }
@@ -216,7 +190,7 @@ impl ObjectTable {
     }
 
     fn slot(&self, index: ObjectIndex) -> &Slot {
-        self.slots[index.0 as usize].as_ref().expect("the map points at objects that are stored")
+        self.slots.get(index).expect("the map points at objects that are stored")
     }
 
     /// An object that was added.
@@ -226,22 +200,12 @@ impl ObjectTable {
 
     /// An object that was added, and what is left of it.
     pub fn state(&self, index: ObjectIndex) -> ObjectState {
-        let slot = self.slot(index);
-        let (volume, epoch, writer) = self.openings[slot.opening as usize];
-        let identity = ObjectIdentity { volume, epoch, writer, number: slot.number };
-        let record = ObjectRecord {
-            identity,
-            format: slot.format,
-            header_bytes: slot.header_bytes,
-            payload_blocks: slot.payload_blocks,
-        };
-        let died_at = (slot.live_blocks == 0).then_some(slot.died_at);
-        ObjectState { record, live_blocks: slot.live_blocks, died_at }
+        self.slots.state(self.slot(index))
     }
 
     /// The object in a slot, if there is one.
     pub fn find_slot(&self, index: ObjectIndex) -> Option<ObjectState> {
-        self.slots.get(index.0 as usize)?.as_ref().map(|_| self.state(index))
+        self.slots.get(index).map(|slot| self.slots.state(slot))
     }
 
     /// The object with a number.
@@ -254,12 +218,9 @@ impl ObjectTable {
         self.by_number.values().map(|&index| (index, self.state(index)))
     }
 
-    /// All objects, by slot.
-    pub fn by_slot(&self) -> impl Iterator<Item = (ObjectIndex, ObjectState)> + '_ {
-        (0..).zip(&self.slots).filter(|(_, slot)| slot.is_some()).map(|(index, _)| {
-            let index = ObjectIndex(index);
-            (index, self.state(index))
-        })
+    /// All slots.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     /// The map points at this many more of its blocks.
@@ -279,7 +240,7 @@ impl ObjectTable {
 
     /// Gives the slot of an object free that is deleted. The map points at it no more.
     pub fn forget(&mut self, index: ObjectIndex) {
-        let slot = self.slots[index.0 as usize].take().expect("it is stored");
+        let slot = self.slots.get_mut(index).take().expect("it is stored");
         assert_eq!(slot.live_blocks, 0, "what is live is not deleted");
         self.by_number.remove(&slot.number);
         self.free.push(index.0);

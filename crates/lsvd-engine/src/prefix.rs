@@ -16,7 +16,7 @@ use lsvd_format::{BlockIndex, BlockOrdinal, Extent, ObjectFormat, SequenceNumber
 
 use crate::log::LogState;
 use crate::map::{ExtentMap, Location, Mapping};
-use crate::objects::{ObjectIndex, ObjectRecord, ObjectState, ObjectTable};
+use crate::objects::{ObjectIndex, ObjectRecord, ObjectState, ObjectTable, Slots};
 
 /// Where a region is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +74,8 @@ struct Capture {
 pub struct CaptureStart {
     /// The state of the log.
     pub log: LogState,
-    /// All objects, by slot.
-    pub objects: Vec<(ObjectIndex, ObjectState)>,
+    /// All objects.
+    pub objects: Slots,
     /// The regions that are stored as they are.
     pub stored: Vec<(RegionIndex, Place)>,
     /// The objects that they are stored in.
@@ -488,7 +488,7 @@ impl Prefix {
         let stored = self.places.iter().filter(|(region, _)| !pending.contains(region));
         let start = CaptureStart {
             log: self.log.clone(),
-            objects: self.objects.by_slot().collect(),
+            objects: self.objects.slots().clone(),
             stored: stored.map(|(&region, &place)| (region, place)).collect(),
             parts: self.parts.clone(),
             regions: pending.len(),

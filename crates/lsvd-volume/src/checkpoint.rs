@@ -220,7 +220,7 @@ fn root(
         RegionPlace { region, part, offset_bytes: place.offset_bytes, length_bytes: place.length_bytes }
     };
     let regions = regions.iter().map(place).collect();
-    let objects = start.objects.iter().map(|(index, state)| RootObject {
+    let objects = start.objects.iter(0..usize::MAX).map(|(index, state)| RootObject {
         slot: Slot(index.0),
         identity: state.record.identity,
         format: state.record.format,

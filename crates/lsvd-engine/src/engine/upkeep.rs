@@ -3,6 +3,7 @@
 //! Knows what is captured, what may leave memory and where collected blocks get their number (rule 6); not when any of it is
 //! due, and not where it is stored. Invariant: a region that is pinned stays, once it is there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use lsvd_format::log_object::{Entry, Header, Source};
 use lsvd_format::{Extent, ObjectFormat, SequenceNumber};
 
 use super::{Engine, InFlight};
-use crate::collect::{self, Move, Purpose};
+use crate::collect::{self, Choice, Move, Purpose};
 use crate::journal::Journal;
 use crate::map::Location;
 use crate::objects::{ObjectIndex, ObjectState};
@@ -27,7 +28,19 @@ impl Engine {
         live_blocks_max: u64,
         objects_max: usize,
     ) -> Vec<(ObjectIndex, ObjectState)> {
-        collect::victims(&self.prefix, purpose, live_blocks_max, objects_max)
+        let mut choice = Choice::new(purpose, objects_max);
+        choice.look(&self.prefix, usize::MAX, &BTreeSet::new());
+        choice.victims(live_blocks_max)
+    }
+
+    /// Has a choice of victims look at the next few objects, but those with these numbers; whether there are more.
+    pub fn look_for_victims(
+        &self,
+        choice: &mut Choice,
+        objects: usize,
+        but: &BTreeSet<SequenceNumber>,
+    ) -> bool {
+        choice.look(&self.prefix, objects, but)
     }
 
     /// What is to move of these runs of victims' payloads, in order of address.
