@@ -99,6 +99,9 @@ impl Settings {
                     target: if rng.chance(200) { f64::INFINITY } else { 1.0 },
                     waste_bytes_min: rng.pick(&[0, 0, 64 << 10]),
                     share: 1.0,
+                    // Whoever collects at all slows its clients down.
+                    slow_above: 0.0,
+                    stop_above: 1.0,
                 },
             },
         };

@@ -1,18 +1,23 @@
 //! Garbage collection: blocks that are still live in objects that mostly are not are written again, so that the old
 //! objects die.
 //!
-//! One round at a time: victims, their headers, what of them is live, its bytes, and a new object that the engine numbers.
-//! Knows when to begin and to stop; which blocks, the engine says. It yields: near the target four turns in five are
-//! left to clients who wait for a flush, and rounds have pauses between them, which get shorter the further it is above.
+//! A round is: victims, their headers, what of them is live, its bytes, and a new object that the engine numbers. Knows
+//! when to begin and to stop; which blocks, the engine says. Near the target there is one round at a time, four turns in
+//! five are left to clients who wait for a flush, and there are pauses; the further above, the shorter they get, until
+//! some rounds are under way at once, so that one reads while the other's object is stored. What comes back in what time
+//! is told to who slows clients down.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use lsvd_engine::{Location, Move, ObjectIndex, ObjectState, Purpose};
-use lsvd_format::log_object::Entry;
-use lsvd_format::{AnyHeader, BLOCK_BYTES, BLOCK_LEN, BlockOrdinal, Extent};
+use futures::stream::FuturesUnordered;
+use lsvd_engine::{Choice, Location, Move, ObjectIndex, ObjectState, Purpose};
+use lsvd_format::log_object::{Entry, FRAME_BYTES};
+use lsvd_format::{AnyHeader, BLOCK_BYTES, BLOCK_LEN, BlockOrdinal, Extent, SequenceNumber};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::core::Core;
@@ -20,28 +25,32 @@ use crate::{CollectOptions, Error};
 
 /// Victims of one round at most: their headers and runs are in memory.
 const VICTIMS_MAX: usize = 64;
-/// Reads of victims at once.
+/// Reads of victims at once, of one round.
 const READS_AT_ONCE: usize = 8;
+/// Rounds at once where all the time is collection's: each has two batches in memory, what it reads and what it writes.
+const ROUNDS_AT_ONCE: usize = 3;
+/// Objects that are looked at under one hold of the engine's lock.
+const LOOK_AT_ONCE: usize = 4 << 10;
 /// Entries of one object of relocations at most.
 const ENTRIES_MAX: usize = 8192;
 /// Objects with less than this share of a full batch are small.
 const SMALL_SHARE: u64 = 8;
-/// This far above its target a volume is collected all the time.
-const FAR_ABOVE: f64 = 0.2;
-/// Then a turn lasts this long, before checkpoints and deletion have theirs.
-const TURN_MAX: Duration = Duration::from_secs(1);
+/// A turn lasts this long, before somebody else may collect.
+const TURN_MAX: Duration = Duration::from_secs(2);
 /// Turns in a row that are left to clients who wait for a flush.
 const YIELDS_MAX: u32 = 4;
 /// Small objects are merged when there are this many.
 const SMALL_MANY: usize = 128;
+/// Wait after a failure.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Collector {
     core: Arc<Core>,
     options: CollectOptions,
+    look_every: Duration,
     batch_bytes_max: u64,
     /// Above the target, and not back below where it ends.
     collecting: bool,
-    pause_until: Instant,
     /// Turns in a row that were left to a flush.
     yielded: u32,
 }
@@ -57,45 +66,109 @@ pub struct Collected {
     pub moved_bytes: u64,
 }
 
+impl Collected {
+    /// Bytes that the log has less when the objects are deleted.
+    fn given_back_bytes(&self) -> u64 {
+        self.object_bytes.saturating_sub(self.moved_bytes / BLOCK_BYTES * FRAME_BYTES)
+    }
+}
+
+/// Objects that are collected together.
+type Victims = Vec<(ObjectIndex, ObjectState)>;
+
 impl Collector {
-    pub(crate) fn new(core: Arc<Core>, options: CollectOptions, batch_bytes_max: u64) -> Self {
-        Self { core, options, batch_bytes_max, collecting: false, pause_until: Instant::now(), yielded: 0 }
+    pub(crate) fn new(
+        core: Arc<Core>,
+        options: CollectOptions,
+        look_every: Duration,
+        batch_bytes_max: u64,
+    ) -> Self {
+        Self { core, options, look_every, batch_bytes_max, collecting: false, yielded: 0 }
     }
 
-    /// Collects for a while, if it is due.
+    /// Collects until the volume ends; whoever holds the lock meanwhile does it in its place.
+    pub(crate) async fn run(collector: Arc<Mutex<Self>>) {
+        loop {
+            let mut one = collector.lock().await;
+            let pause = match one.turn().await {
+                Ok(pause) => pause,
+                Err(error @ Error::Fenced { .. }) => return one.core.end(error),
+                Err(error) => {
+                    one.core.release_pressure();
+                    tracing::warn!("collection goes on in {} s: {error}", PAUSE_AFTER_FAILURE.as_secs());
+                    PAUSE_AFTER_FAILURE
+                }
+            };
+            drop(one);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Collects for a while, if it is due. Gives the pause before the next turn.
     ///
     /// # Errors
     /// The store's, or what ended the volume.
-    pub(crate) async fn round(&mut self) -> Result<(), Error> {
-        if Instant::now() < self.pause_until {
-            return Ok(());
-        }
-        let Some(purpose) = self.purpose() else { return Ok(()) };
+    async fn turn(&mut self) -> Result<Duration, Error> {
+        let Some(purpose) = self.purpose() else {
+            self.core.release_pressure();
+            return Ok(self.look_every);
+        };
         // A client that always flushes must not keep the space for ever.
         if self.core.is_flush_awaited() && self.yielded < YIELDS_MAX && self.share() < 1.0 {
             self.yielded += 1;
-            return Ok(());
+            return Ok(self.look_every);
         }
         self.yielded = 0;
         let began = Instant::now();
+        if !self.rounds(purpose).await? {
+            self.collecting = false;
+            self.core.release_pressure();
+            return Ok(self.look_every);
+        }
+        // The nearer to the target, the longer the pause; far above it there is none.
+        Ok(began.elapsed().mul_f64(1.0 / self.share() - 1.0))
+    }
+
+    /// One round, or some at once until the turn is over where all the time is collection's. Whether anything came of it.
+    async fn rounds(&mut self, purpose: Purpose) -> Result<bool, Error> {
+        let (began, mut told) = (Instant::now(), Instant::now());
+        let (mut busy, mut running) = (BTreeSet::new(), FuturesUnordered::new());
+        let (mut more, mut any) = (true, false);
         loop {
-            let collected = self.collect(purpose).await?;
-            if collected.objects == 0 {
-                self.collecting = false;
+            while more && running.len() < if self.share() < 1.0 { 1 } else { ROUNDS_AT_ONCE } {
+                let victims = self.victims(purpose, &busy);
+                if victims.is_empty() {
+                    more = false;
+                    break;
+                }
+                let numbers: Vec<_> = victims.iter().map(|(_, state)| state.record.identity.number).collect();
+                busy.extend(numbers.iter().copied());
+                let (core, blocks) = (self.core.clone(), self.batch_blocks());
+                running.push(async move { (numbers, collect_victims(&core, victims, blocks).await) });
             }
-            // The nearer to the target, the longer the pause; far above it there is none.
-            let share = self.share();
-            if share < 1.0 || collected.objects == 0 || began.elapsed() > TURN_MAX {
-                self.pause_until = Instant::now() + began.elapsed().mul_f64(1.0 / share - 1.0);
-                return Ok(());
-            }
+            let Some((numbers, done)) = running.next().await else { return Ok(any) };
+            let collected = done?;
+            numbers.iter().for_each(|number| {
+                busy.remove(number);
+            });
+            self.core.gave_back(collected.given_back_bytes(), told.elapsed());
+            told = Instant::now();
+            any |= collected.objects > 0;
+            // What clients have overwritten meanwhile dies by itself, and would be chosen again until it is applied.
+            more = more
+                && collected.objects > 0
+                && self.share() >= 1.0
+                && began.elapsed() < TURN_MAX
+                && self.purpose() == Some(purpose);
         }
     }
 
     /// The share of time to collect in, from the configured one at the target to all of it.
     fn share(&self) -> f64 {
-        let above = (self.core.totals().amplification() - self.options.target).max(0.0);
-        (self.options.share + above / FAR_ABOVE * (1.0 - self.options.share)).min(1.0)
+        let above = self.core.above_target().max(0.0);
+        // Also where the bound is 0.
+        let way = if above >= self.options.slow_above { 1.0 } else { above / self.options.slow_above };
+        self.options.share + way * (1.0 - self.options.share)
     }
 
     /// What there is to collect for now.
@@ -132,82 +205,115 @@ impl Collector {
         Purpose::Small { below_blocks: self.batch_blocks() / SMALL_SHARE }
     }
 
+    /// Objects that are worth it most, for one round; none of those that are being collected.
+    fn victims(&self, purpose: Purpose, busy: &BTreeSet<SequenceNumber>) -> Victims {
+        let mut choice = Choice::new(purpose, VICTIMS_MAX);
+        while self.core.engine(|engine| engine.look_for_victims(&mut choice, LOOK_AT_ONCE, busy)) {}
+        let victims = choice.victims(self.batch_blocks());
+        let alone = victims.len() == 1 && matches!(purpose, Purpose::Small { .. });
+        if alone { Victims::new() } else { victims }
+    }
+
     /// Collects a few objects.
     pub(crate) async fn collect(&self, purpose: Purpose) -> Result<Collected, Error> {
-        let blocks = self.batch_blocks();
-        let victims = self.core.engine(|engine| engine.victims(purpose, blocks, VICTIMS_MAX));
-        let mut collected = Collected::default();
-        for (_, state) in &victims {
-            collected.objects += 1;
-            collected.object_bytes += state.record.object_bytes();
-        }
-        if victims.is_empty() || (victims.len() == 1 && matches!(purpose, Purpose::Small { .. })) {
+        let victims = self.victims(purpose, &BTreeSet::new());
+        collect_victims(&self.core, victims, self.batch_blocks()).await
+    }
+}
+
+/// Moves what is live of these objects into new ones of so many blocks. None of them counts as collected if clients have
+/// overwritten all of it, which is on its way.
+async fn collect_victims(core: &Arc<Core>, victims: Victims, blocks: u64) -> Result<Collected, Error> {
+    let mut collected = Collected::default();
+    for (_, state) in &victims {
+        collected.objects += 1;
+        collected.object_bytes += state.record.object_bytes();
+    }
+    match move_live(core, &victims, blocks).await {
+        Ok(0) => return Ok(Collected::default()),
+        Ok(moved_bytes) => collected.moved_bytes = moved_bytes,
+        // It died meanwhile, and was deleted.
+        Err(Error::Missing { .. }) if victims.iter().any(|victim| is_gone(core, victim)) => {
             return Ok(Collected::default());
         }
-        let runs = self.payload_runs(&victims).await?;
-        let moves = self.core.with_regions(|engine| engine.moves(&runs)).await?;
-        if moves.is_empty() {
-            return Ok(Collected::default()); // clients have overwritten all of it, which is on its way
-        }
-        for moves in batches(moves, blocks) {
-            collected.moved_bytes += lsvd_engine::moved_bytes(&moves);
-            let payload = self.fetch(&moves).await?;
-            self.core.collected(moves, payload).await?;
-        }
-        tracing::debug!(volume = %self.core.store().label(), ?collected, "collected");
-        Ok(collected)
+        Err(error) => return Err(error),
     }
+    tracing::debug!(volume = %core.store().label(), ?collected, "collected");
+    Ok(collected)
+}
 
-    /// Where each run of the victims' payloads was written.
-    async fn payload_runs(
-        &self,
-        victims: &[(ObjectIndex, ObjectState)],
-    ) -> Result<Vec<(Extent, Location)>, Error> {
-        let store = self.core.store();
-        let headers = futures::stream::iter(victims.iter().copied()).map(async |(index, state)| {
-            let number = state.record.identity.number;
-            match store.read_log_header(number).await? {
-                Some(header) => Ok((index, header)),
-                None => Err(Error::Missing { volume: store.label(), object: store.log_name(number) }),
-            }
-        });
-        let mut headers = headers.buffered(READS_AT_ONCE);
-        let mut runs = Vec::new();
-        while let Some(header) = headers.next().await {
-            let (object, header) = header?;
-            let mut ordinal = 0;
-            for (extent, blocks) in extents(&header) {
-                runs.push((extent, Location { object, ordinal: BlockOrdinal(ordinal) }));
-                ordinal += u32::try_from(blocks).expect("a payload has fewer than 2^32 blocks");
-            }
-        }
-        Ok(runs)
-    }
+fn is_gone(core: &Core, (_, state): &(ObjectIndex, ObjectState)) -> bool {
+    let number = state.record.identity.number;
+    core.engine(|engine| {
+        let objects = engine.prefix().objects();
+        objects.find(number).is_none_or(|index| objects.state(index).live_blocks == 0)
+    })
+}
 
-    /// The contents of the moves, in their order, verified.
-    async fn fetch(&self, moves: &[Move]) -> Result<Vec<Bytes>, Error> {
-        let fetcher = self.core.fetcher();
-        let reads = futures::stream::iter(sources(moves)).map(async |read: SourceRead| {
-            let blocks = read.end - read.first;
-            let bytes =
-                fetcher.read_past_cache(read.moves[0].1.object, BlockOrdinal(read.first), blocks).await?;
-            Ok::<_, Error>((read, bytes))
-        });
-        let mut payload = vec![Bytes::new(); moves.len()];
-        let mut reads = reads.buffer_unordered(READS_AT_ONCE);
-        while let Some(read) = reads.next().await {
-            let (read, bytes) = read?;
-            for (nth, one) in read.moves {
-                let from = (one.ordinal.0 - read.first) as usize * BLOCK_LEN;
-                let len = usize::try_from(one.extent.count.0).expect("it is in memory") * BLOCK_LEN;
-                payload[nth] = bytes.slice(from..from + len);
-            }
-        }
-        // Copied together, so that a few small live blocks do not hold the whole reads.
-        let mut all = BytesMut::with_capacity(payload.iter().map(Bytes::len).sum());
-        payload.iter().for_each(|piece| all.extend_from_slice(piece));
-        Ok(vec![all.freeze()])
+/// Moves what is live, and says how many bytes that was.
+async fn move_live(core: &Arc<Core>, victims: &Victims, blocks: u64) -> Result<u64, Error> {
+    if victims.is_empty() {
+        return Ok(0);
     }
+    let runs = payload_runs(core, victims).await?;
+    let moves = core.with_regions(|engine| engine.moves(&runs)).await?;
+    let mut moved_bytes = 0;
+    for moves in batches(moves, blocks) {
+        moved_bytes += lsvd_engine::moved_bytes(&moves);
+        let payload = fetch(core, &moves).await?;
+        core.collected(moves, payload).await?;
+    }
+    Ok(moved_bytes)
+}
+
+/// Where each run of the victims' payloads was written.
+async fn payload_runs(
+    core: &Core,
+    victims: &[(ObjectIndex, ObjectState)],
+) -> Result<Vec<(Extent, Location)>, Error> {
+    let store = core.store();
+    let headers = futures::stream::iter(victims.iter().copied()).map(async |(index, state)| {
+        let number = state.record.identity.number;
+        match store.read_log_header(number).await? {
+            Some(header) => Ok((index, header)),
+            None => Err(Error::Missing { volume: store.label(), object: store.log_name(number) }),
+        }
+    });
+    let mut headers = headers.buffered(READS_AT_ONCE);
+    let mut runs = Vec::new();
+    while let Some(header) = headers.next().await {
+        let (object, header) = header?;
+        let mut ordinal = 0;
+        for (extent, blocks) in extents(&header) {
+            runs.push((extent, Location { object, ordinal: BlockOrdinal(ordinal) }));
+            ordinal += u32::try_from(blocks).expect("a payload has fewer than 2^32 blocks");
+        }
+    }
+    Ok(runs)
+}
+
+/// The contents of the moves, in their order, verified.
+async fn fetch(core: &Core, moves: &[Move]) -> Result<Vec<Bytes>, Error> {
+    let fetcher = core.fetcher();
+    let reads = futures::stream::iter(sources(moves)).map(async |read: SourceRead| {
+        let blocks = read.end - read.first;
+        let bytes = fetcher.read_past_cache(read.moves[0].1.object, BlockOrdinal(read.first), blocks).await?;
+        Ok::<_, Error>((read, bytes))
+    });
+    let mut payload = vec![Bytes::new(); moves.len()];
+    let mut reads = reads.buffer_unordered(READS_AT_ONCE);
+    while let Some(read) = reads.next().await {
+        let (read, bytes) = read?;
+        for (nth, one) in read.moves {
+            let from = (one.ordinal.0 - read.first) as usize * BLOCK_LEN;
+            let len = usize::try_from(one.extent.count.0).expect("it is in memory") * BLOCK_LEN;
+            payload[nth] = bytes.slice(from..from + len);
+        }
+    }
+    // Copied together, so that a few small live blocks do not hold the whole reads.
+    let mut all = BytesMut::with_capacity(payload.iter().map(Bytes::len).sum());
+    payload.iter().for_each(|piece| all.extend_from_slice(piece));
+    Ok(vec![all.freeze()])
 }
 
 /// The runs of an object's payload: where they are on the volume, and how many blocks.

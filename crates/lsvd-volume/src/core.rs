@@ -24,11 +24,12 @@ use crate::fetch::Fetcher;
 use crate::journal::JournalQueue;
 use crate::mend::Wounds;
 use crate::named::NamedState;
+use crate::pressure::{Bounds, Pressure};
 use crate::store::VolumeStore;
 use crate::tasks::Tasks;
 use crate::upload::upload;
 use crate::volume::Stats;
-use crate::{Environment, Error};
+use crate::{CollectOptions, Environment, Error};
 
 pub(crate) use read::Reader;
 use read::load_region;
@@ -40,6 +41,9 @@ const FENCE_CHECK_EVERY: Duration = Duration::from_secs(30);
 /// How old what only the journal holds may get before it is said, and how often it is looked at.
 const LAG_TOLD_FROM: Duration = Duration::from_secs(20);
 const LAG_LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// A write waits for collection this part of the time that it waits for a store, at most.
+const SLOWED_SHARE: u32 = 4;
 
 /// What is behind the lock.
 struct State {
@@ -75,6 +79,10 @@ pub(crate) struct Core {
     io_timeout: Duration,
     /// When the last object was stored, in milliseconds since the opening.
     progress_ms: AtomicU64,
+    /// How clients are slowed down for collection.
+    pressure: Mutex<Pressure>,
+    target: f64,
+    slowed_us: AtomicU64,
     deadline_changed: Notify,
     ended: watch::Sender<Option<Error>>,
     size_bytes: u64,
@@ -106,6 +114,7 @@ pub(crate) struct Parts {
     pub(crate) writer: WriterId,
     pub(crate) durable_at_opening: SequenceNumber,
     pub(crate) io_timeout: Duration,
+    pub(crate) collect: CollectOptions,
     pub(crate) size_bytes: u64,
     pub(crate) volume_id: VolumeId,
     pub(crate) journal: Option<Arc<JournalQueue>>,
@@ -126,11 +135,13 @@ impl Core {
             writer,
             durable_at_opening,
             io_timeout,
+            collect,
             size_bytes,
             volume_id,
             journal,
             reader,
         } = parts;
+        let bounds = Bounds { slow_above: collect.slow_above, stop_above: collect.stop_above };
         let state = State {
             engine,
             next_id: 0,
@@ -153,6 +164,9 @@ impl Core {
             opened_at: Instant::now(),
             io_timeout,
             progress_ms: AtomicU64::new(0),
+            pressure: Mutex::new(Pressure::new(bounds)),
+            target: collect.target,
+            slowed_us: AtomicU64::new(0),
             deadline_changed: Notify::new(),
             ended: watch::Sender::new(None),
             size_bytes,
@@ -223,6 +237,50 @@ impl Core {
     /// Sums over the log's objects.
     pub(crate) fn totals(&self) -> ObjectTotals {
         self.lock().engine.totals()
+    }
+
+    /// Bytes of log objects that this opening has deleted.
+    pub(crate) fn deleted_bytes(&self) -> u64 {
+        self.deleted_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How far above its target the volume is, what is accepted and not stored yet included.
+    pub(crate) fn above_target(&self) -> f64 {
+        let state = self.lock();
+        state.engine.totals().amplification_with(state.engine.buffered_bytes()) - self.target
+    }
+
+    /// What clients have to wait for collection.
+    fn pressure(&self) -> MutexGuard<'_, Pressure> {
+        self.pressure.lock().expect("nothing panics under this lock")
+    }
+
+    /// Collection gave `bytes` back, which took it so long.
+    pub(crate) fn gave_back(&self, bytes: u64, took: Duration) {
+        self.pressure().gave_back(self.opened_at.elapsed(), bytes, took);
+    }
+
+    /// Collection has nothing to do, or can do nothing: nobody waits for it.
+    pub(crate) fn release_pressure(&self) {
+        self.pressure().release();
+    }
+
+    /// Lets a client's write wait while collection is behind, and says for how long it had to; ends with the volume.
+    pub(crate) async fn slow_down(&self, bytes: u64) -> Duration {
+        let now = self.opened_at.elapsed();
+        if !self.pressure().is_on(now) {
+            return Duration::ZERO;
+        }
+        let above = self.above_target();
+        let delay = self.pressure().delay(now, bytes, above, self.io_timeout / SLOWED_SHARE);
+        if delay.is_zero() {
+            return Duration::ZERO;
+        }
+        self.slowed_us.fetch_add(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let mut ended = self.ended();
+        // Whether it ended is looked at next.
+        let _ = tokio::time::timeout(delay, ended.wait_for(Option::is_some)).await;
+        delay
     }
 
     /// What was found damaged.
@@ -425,6 +483,15 @@ impl Core {
 
     /// Submits a mutation or a flush and waits until it is answered.
     pub(crate) async fn request(self: &Arc<Self>, request: Request) -> Result<(), Error> {
+        self.request_after(Duration::ZERO, request).await
+    }
+
+    /// The same for one that has waited before.
+    pub(crate) async fn request_after(
+        self: &Arc<Self>,
+        waited: Duration,
+        request: Request,
+    ) -> Result<(), Error> {
         self.check_ended()?;
         let (sender, mut receiver) = oneshot::channel();
         let now = self.now();
@@ -443,7 +510,7 @@ impl Core {
             return self.outcome(outcome, base_error);
         }
         let mut abandoned = Abandoned { core: self, id, armed: true };
-        let mut patient_until = Instant::now() + self.io_timeout;
+        let mut patient_until = Instant::now() + self.io_timeout.saturating_sub(waited);
         let outcome = loop {
             match tokio::time::timeout_at(patient_until, &mut receiver).await {
                 Ok(outcome) => break outcome,
@@ -518,8 +585,10 @@ impl Core {
             moved_bytes: self.moved_bytes.load(Ordering::Relaxed),
             deleted_objects: self.deleted_objects.load(Ordering::Relaxed),
             deleted_bytes: self.deleted_bytes.load(Ordering::Relaxed),
+            slowed_for: Duration::from_micros(self.slowed_us.load(Ordering::Relaxed)),
             log_objects: engine.totals().objects,
             log_bytes: engine.totals().object_bytes,
+            dead_bytes: engine.totals().dead_object_bytes,
             live_bytes: engine.totals().live_blocks * BLOCK_BYTES,
             durable_number: engine.last_durable().unwrap_or(self.durable_at_opening).0,
         }

@@ -216,7 +216,8 @@ async fn collect_all(
         if left == 0 || in_vain == IN_VAIN_MAX {
             break;
         }
-        let collected = upkeep.lock().await.collector.collect(purpose(goal)).await?;
+        let collector = upkeep.lock().await.collector.clone();
+        let collected = collector.lock().await.collect(purpose(goal)).await?;
         all.objects += collected.objects;
         all.object_bytes += collected.object_bytes;
         all.moved_bytes += collected.moved_bytes;

@@ -45,6 +45,7 @@ mod named;
 mod occupancy;
 mod options;
 mod orphans;
+mod pressure;
 mod reclaim;
 mod recovery;
 mod regions;

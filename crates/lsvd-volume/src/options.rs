@@ -203,14 +203,22 @@ pub struct CollectOptions {
     pub target: f64,
     /// Collect only while at least this many bytes could come back. 64 MiB by default.
     pub waste_bytes_min: u64,
-    /// The share of time that collection works in, when the volume is at its target; it rises to all of it 0.2 above.
-    /// 0.25 by default.
+    /// The share of time that collection works in, when the volume is at its target; it rises to all of it
+    /// [`CollectOptions::slow_above`]. 0.25 by default.
     pub share: f64,
+    /// This far above the target collection works all the time, several rounds at once, and clients that write faster than
+    /// it gives back begin to be slowed down. 0.05 by default.
+    pub slow_above: f64,
+    /// This far above the target clients are left an eighth of the speed at which collection gives back, and half-way
+    /// from [`CollectOptions::slow_above`] as much as it gives back: there a client settles that overwrites at random as
+    /// fast as it can. A write waits a quarter of [`OpenOptions::io_timeout`] at most, and none while collection gives
+    /// nothing back. 0.15 by default; clients are never slowed down if it is infinite.
+    pub stop_above: f64,
 }
 
 impl Default for CollectOptions {
     fn default() -> Self {
-        Self { target: 1.3, waste_bytes_min: 64 << 20, share: 0.25 }
+        Self { target: 1.3, waste_bytes_min: 64 << 20, share: 0.25, slow_above: 0.05, stop_above: 0.15 }
     }
 }
 

@@ -1,14 +1,15 @@
 //! What a volume that is open for writing does behind its clients: checkpoints, and giving back what nothing refers to.
 //!
-//! One task that looks now and then whether something is due, and does one thing at a time. Knows when; how, its rooms
-//! know. What fails for now is tried again later; only another writer ends the volume.
+//! One task that looks now and then whether something is due, and does one thing at a time; collection has a task of its
+//! own beside it, as a checkpoint of a large volume takes a while. Knows when; how, its rooms know. What fails for now is
+//! tried again later; only another writer ends the volume.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lsvd_format::SequenceNumber;
 use lsvd_format::superblock::CheckpointRef;
+use lsvd_format::{BLOCK_BYTES, SequenceNumber};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -24,6 +25,10 @@ use crate::{Error, UpkeepOptions};
 const TAIL_FACTOR_MAX: u64 = 8;
 /// What a region costs in a checkpoint, at its worst, in bytes.
 const REGION_BYTES: u64 = 110 << 10;
+/// A checkpoint is written early when what died and waits for one is this share of what is live,
+const DEAD_SHARE: u64 = 10;
+/// and so many times what the checkpoint stores at its worst.
+const DEAD_TIMES: u64 = 4;
 /// Wait after a failure.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
 
@@ -33,11 +38,13 @@ pub(crate) struct Upkeep {
     pub(crate) options: UpkeepOptions,
     checkpointer: Checkpointer,
     pub(crate) reclaimer: Reclaimer,
-    pub(crate) collector: Collector,
+    pub(crate) collector: Arc<Mutex<Collector>>,
     /// When the last checkpoint was written, and the next number then.
     checkpointed: Instant,
     /// The newest checkpoint when it was last looked whether something died.
     advanced: Option<SequenceNumber>,
+    /// Bytes of all objects that had died at the last checkpoint, and at the one before.
+    died_bytes: [u64; CHECKPOINTS_KEPT],
 }
 
 impl Upkeep {
@@ -49,9 +56,11 @@ impl Upkeep {
     ) -> Self {
         let checkpointer = Checkpointer::new(core.clone(), named.clone(), unusable);
         let reclaimer = Reclaimer::new(core.clone(), named.clone(), options.delete_after);
-        let collector = Collector::new(core.clone(), options.collect, batch_bytes_max);
+        let collector = Collector::new(core.clone(), options.collect, options.look_every, batch_bytes_max);
+        let collector = Arc::new(Mutex::new(collector));
+        let died_bytes = [core.totals().dead_object_bytes; CHECKPOINTS_KEPT];
         let (checkpointed, advanced) = (Instant::now(), None);
-        Self { core, named, options, checkpointer, reclaimer, collector, checkpointed, advanced }
+        Self { core, named, options, checkpointer, reclaimer, collector, checkpointed, advanced, died_bytes }
     }
 
     /// Runs until the volume ends; whoever holds the lock meanwhile does it in its place.
@@ -77,8 +86,12 @@ impl Upkeep {
             self.write_checkpoint().await?;
         }
         self.advance_for_the_dead().await?;
-        self.reclaimer.round().await?;
-        self.collector.round().await
+        self.reclaimer.round().await
+    }
+
+    /// Bytes of all objects that have died since the opening, or were dead then.
+    fn died_bytes(&self) -> u64 {
+        self.core.totals().dead_object_bytes + self.core.deleted_bytes()
     }
 
     /// What died behind the older one of two checkpoints goes when a third one is written, for which nothing may ever be
@@ -115,22 +128,30 @@ impl Upkeep {
 
     /// Writes a checkpoint; `false` if an object is just being applied.
     pub(crate) async fn write_checkpoint(&mut self) -> Result<bool, Error> {
+        let died_bytes = self.died_bytes();
         let written = self.checkpointer.write().await?.is_some();
         if written {
+            self.died_bytes = [died_bytes, self.died_bytes[0]];
             self.checkpointed = Instant::now();
         }
         Ok(written)
     }
 
     /// A checkpoint is due when the tail is long or old: long enough that its data is worth more than what the checkpoint
-    /// stores, but never longer than some times the usual length, as openings wait for it.
+    /// stores, but never longer than some times the usual length, as openings wait for it. Or when much is dead that two
+    /// checkpoints have to know of before it can go, and it is much more than this one stores.
     fn checkpoint_is_due(&self) -> bool {
         let tail = self.core.tail();
         let most = self.options.checkpoint_objects;
         let old = self.checkpointed.elapsed() >= self.options.checkpoint_age;
         let cheap = tail.bytes >= 4 * REGION_BYTES * tail.changed_regions;
+        let waits = self.died_bytes().saturating_sub(self.died_bytes[1]);
+        let live_bytes = self.core.totals().live_blocks * BLOCK_BYTES;
+        let much = waits > self.options.collect.waste_bytes_min.max(live_bytes / DEAD_SHARE)
+            && waits > DEAD_TIMES * REGION_BYTES * tail.changed_regions;
+        let long = tail.objects >= most && cheap || tail.objects >= TAIL_FACTOR_MAX * most;
         // What was made again is stored again, though nothing else is new.
         let anything = tail.objects > 0 || tail.changed_regions > 0;
-        anything && (old || tail.objects >= most && cheap || tail.objects >= TAIL_FACTOR_MAX * most)
+        anything && (old || long || much)
     }
 }

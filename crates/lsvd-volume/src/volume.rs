@@ -18,6 +18,7 @@ use lsvd_local::{Journal, JournalWriter};
 use tokio::sync::Mutex;
 
 use crate::acceptance::{Accepted, accept, open_journal};
+use crate::collect::Collector;
 use crate::core::{Core, Parts, Reader};
 use crate::fetch::Fetcher;
 use crate::garbage::{CollectionGoal, CollectionStep, Garbage, GivenBack, garbage, run_to_its_end};
@@ -131,10 +132,14 @@ pub struct Stats {
     pub deleted_objects: u64,
     /// Their bytes.
     pub deleted_bytes: u64,
+    /// How long writes have waited for collection, all together: see [`crate::CollectOptions::stop_above`].
+    pub slowed_for: Duration,
     /// Objects of the log that are stored, but for fences.
     pub log_objects: u64,
     /// Their bytes.
     pub log_bytes: u64,
+    /// Of these, such of objects of which nothing is live: they wait to be deleted.
+    pub dead_bytes: u64,
     /// Bytes of blocks that the extent map points at.
     pub live_bytes: u64,
     /// Last durable number.
@@ -307,6 +312,7 @@ impl Volume {
             epoch: superblock.epoch,
             writer: superblock.writer_id,
             io_timeout: options.io_timeout,
+            collect: options.upkeep.collect,
             size_bytes: superblock.size_bytes,
             volume_id: superblock.volume_id,
             journal: journal.map(|_| Arc::default()),
@@ -315,6 +321,7 @@ impl Volume {
         let upkeep = named.clone().filter(|_| keeps_up).map(|named| {
             let upkeep =
                 Upkeep::new(core.clone(), (named, unusable), options.upkeep, options.batch_bytes_max);
+            tasks.spawn(Collector::run(upkeep.collector.clone()));
             let upkeep = Arc::new(Mutex::new(upkeep));
             tasks.spawn(Upkeep::run(upkeep.clone(), options.upkeep.look_every));
             upkeep
@@ -413,7 +420,9 @@ impl Volume {
         if !self.gate_mutation(offset_bytes, data.len() as u64)? {
             return Ok(());
         }
-        self.inner.core.request(Request::Write { offset_bytes, data, fua }).await
+        let waited = self.inner.core.slow_down(data.len() as u64).await;
+        self.check_open()?;
+        self.inner.core.request_after(waited, Request::Write { offset_bytes, data, fua }).await
     }
 
     /// Discards the whole blocks within the range: they read as zeroes.
@@ -632,6 +641,9 @@ fn check_options(options: &OpenOptions) -> Result<(), Error> {
     }
     if collect.target.is_nan() || collect.target < 1.0 {
         return invalid("the target of garbage collection is at least 1: what is live has to be held");
+    }
+    if !(collect.slow_above >= 0.0 && collect.stop_above > collect.slow_above) {
+        return invalid("clients are slowed down above the target, and stopped further above");
     }
     if !(collect.share > 0.0 && collect.share <= 1.0) {
         return invalid("the share of garbage collection is above 0 and at most 1");

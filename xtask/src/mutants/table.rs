@@ -30,6 +30,7 @@ const ENGINE_JOURNAL: &str = "crates/lsvd-engine/src/journal.rs";
 const WRITER: &str = "crates/lsvd-local/src/journal/writer.rs";
 const RECLAIM: &str = "crates/lsvd-volume/src/reclaim.rs";
 const REMOVE: &str = "crates/lsvd-volume/src/remove.rs";
+const PRESSURE: &str = "crates/lsvd-volume/src/pressure.rs";
 const PREFIX: &str = "crates/lsvd-engine/src/prefix.rs";
 const SCAN: &str = "crates/lsvd-local/src/journal/scan.rs";
 
@@ -471,6 +472,24 @@ pub(super) const MUTANTS: &[Mutant] = &[
         find: "        let Some(reader) = &self.reader else { return Ok(()) };\n",
         replace: "        let Some(reader) = self.reader.as_ref().filter(|_| false) else { return Ok(()) };\n",
         test: Some(("lsvd-volume", "a_region_that_arrives_after_a_reload_is_no_damage")),
+    },
+    Mutant {
+        name: "no-back-pressure",
+        rule: 10,
+        breaks: "clients are never slowed down, and outrun collection",
+        file: PRESSURE,
+        find: "if way.is_nan() || way <= 0.0 {",
+        replace: "if way.is_nan() || way <= f64::MAX {",
+        test: Some(("lsvd-volume", "a_client_does_not_outrun_collection")),
+    },
+    Mutant {
+        name: "waits-for-what-stands-still",
+        rule: 10,
+        breaks: "clients are slowed down for a collection that gives nothing back any more",
+        file: PRESSURE,
+        find: "self.counts_until.is_some_and(|until| now < until)",
+        replace: "self.counts_until.is_some()",
+        test: Some(("lsvd-volume", "nobody_waits_for_what_can_not_come")),
     },
     Mutant {
         name: "removed-last",

@@ -189,7 +189,7 @@ async fn the_next_opening_works_the_list_off() {
 #[tokio::test(start_paused = true)]
 async fn collection_holds_the_target() {
     let world = World::new().await;
-    let collect = CollectOptions { target: 1.3, waste_bytes_min: 0, share: 1.0 };
+    let collect = CollectOptions { waste_bytes_min: 0, share: 1.0, ..CollectOptions::default() };
     let upkeep = UpkeepOptions { collect, delete_after: Duration::from_secs(5), ..eager() };
     let volume = world
         .open_with(|options| {
@@ -308,7 +308,7 @@ async fn a_log_whose_beginning_was_collected_does_not_end_there() {
 #[tokio::test(start_paused = true)]
 async fn collection_goes_on_beside_a_client_that_always_flushes() {
     let world = World::new().await;
-    let collect = CollectOptions { target: 1.3, waste_bytes_min: 0, share: 0.25 };
+    let collect = CollectOptions { waste_bytes_min: 0, ..CollectOptions::default() };
     let volume = world.open_with(|options| options.upkeep = UpkeepOptions { collect, ..eager() }).await;
     volume.write(0, blocks(1000, 7), true).await.unwrap();
     for block in (0..1000).step_by(5) {

@@ -14,6 +14,7 @@ mod format_1;
 mod journal;
 mod lost_answers;
 mod mending;
+mod pressure;
 mod recovery;
 mod removal;
 mod root_trouble;
