@@ -10,6 +10,7 @@ mod e2e;
 mod mutants;
 mod numbers;
 mod outage;
+mod plot;
 mod postgres;
 mod promises;
 mod setup;

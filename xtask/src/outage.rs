@@ -5,8 +5,6 @@
 //! lived through it, and from a fresh one after a SIGKILL. Invariant: what is not shown is an error: a plot is written only
 //! of a run that lost nothing and whose device went on by itself.
 
-mod plot;
-
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -19,6 +17,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::e2e::{self, Daemon, Lab, LabServer, Serve};
+use crate::plot::{Line, Panel, Plot, svg};
 use crate::{setup, shell};
 
 /// `cargo xtask outage`
@@ -56,18 +55,47 @@ enum Kind {
     Resets,
 }
 
+const PANELS: &[Panel<Sample>] = &[
+    Panel {
+        title: "client (MiB/s)",
+        lines: &[
+            Line { name: "writes", colour: "#c2410c", of: |s| s.write_mib_per_s },
+            Line { name: "reads", colour: "#1d4ed8", of: |s| s.read_mib_per_s },
+        ],
+        most: None,
+    },
+    Panel {
+        title: "flushes answered (a second)",
+        lines: &[Line { name: "flushes", colour: "#0f766e", of: |s| s.flushes }],
+        most: None,
+    },
+    Panel {
+        title: "memory (MiB)",
+        lines: &[
+            Line { name: "the daemon's", colour: "#6d28d9", of: |s| s.memory_mib },
+            Line { name: "accepted and not stored", colour: "#be185d", of: |s| s.buffered_mib },
+        ],
+        most: None,
+    },
+    Panel {
+        title: "requests at the store",
+        lines: &[Line { name: "in flight", colour: "#334155", of: |s| s.in_flight }],
+        most: None,
+    },
+];
+
 /// What there was in one second.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sample {
+struct Sample {
     /// Since the load's start.
-    pub(crate) second: f64,
-    pub(crate) write_mib_per_s: f64,
-    pub(crate) read_mib_per_s: f64,
-    pub(crate) flushes: f64,
-    pub(crate) errors: f64,
-    pub(crate) buffered_mib: f64,
-    pub(crate) memory_mib: f64,
-    pub(crate) in_flight: f64,
+    second: f64,
+    write_mib_per_s: f64,
+    read_mib_per_s: f64,
+    flushes: f64,
+    errors: f64,
+    buffered_mib: f64,
+    memory_mib: f64,
+    in_flight: f64,
 }
 
 /// A second of the daemon and of the store, as they were looked at.
@@ -119,7 +147,10 @@ pub(crate) fn run(args: &Outage) -> Result<()> {
         if args.kind == Kind::Silence { "answers nothing" } else { "resets every connection" },
         if args.journal { "the local journal" } else { "the store" }
     );
-    std::fs::write(&args.plot, plot::svg(&title, &samples, (from, to)))?;
+    let shaded = Some((from, to));
+    let plot =
+        Plot { title: &title, panels: PANELS, samples: &samples, second: |sample| sample.second, shaded };
+    std::fs::write(&args.plot, svg(&plot))?;
     print_table(&samples, (from, to), resumed_s);
     Ok(())
 }

@@ -1,8 +1,6 @@
-//! The plot: panels of lines over time, one under the other, as an SVG of a few KiB.
+//! Plots: panels of lines over time, one under the other, as an SVG of a few KiB.
 //!
-//! Knows samples and no outage but its two ends. Draws with what SVG has and nothing else.
-
-use super::Sample;
+//! Knows samples of any kind and nothing of what they are. Draws with what SVG has and nothing else.
 
 const WIDTH: f64 = 860.0;
 const LEFT: f64 = 64.0;
@@ -13,46 +11,37 @@ const GAP: f64 = 36.0;
 /// So many points to a line at most: each is the highest of its span, so that no peak is hidden.
 const POINTS: usize = 210;
 
-struct Panel {
-    title: &'static str,
-    lines: &'static [Line],
+/// Lines that share an axis.
+pub(crate) struct Panel<S: 'static> {
+    pub(crate) title: &'static str,
+    pub(crate) lines: &'static [Line<S>],
+    /// Where the axis ends, where that is not the highest value: what is above is drawn at its end.
+    pub(crate) most: Option<f64>,
 }
 
-struct Line {
-    name: &'static str,
-    colour: &'static str,
-    of: fn(&Sample) -> f64,
+/// One of them; it has no point where its value is not finite.
+pub(crate) struct Line<S> {
+    pub(crate) name: &'static str,
+    pub(crate) colour: &'static str,
+    pub(crate) of: fn(&S) -> f64,
 }
 
-const PANELS: &[Panel] = &[
-    Panel {
-        title: "client (MiB/s)",
-        lines: &[
-            Line { name: "writes", colour: "#c2410c", of: |s| s.write_mib_per_s },
-            Line { name: "reads", colour: "#1d4ed8", of: |s| s.read_mib_per_s },
-        ],
-    },
-    Panel {
-        title: "flushes answered (a second)",
-        lines: &[Line { name: "flushes", colour: "#0f766e", of: |s| s.flushes }],
-    },
-    Panel {
-        title: "memory (MiB)",
-        lines: &[
-            Line { name: "the daemon's", colour: "#6d28d9", of: |s| s.memory_mib },
-            Line { name: "accepted and not stored", colour: "#be185d", of: |s| s.buffered_mib },
-        ],
-    },
-    Panel {
-        title: "requests at the store",
-        lines: &[Line { name: "in flight", colour: "#334155", of: |s| s.in_flight }],
-    },
-];
+/// What is drawn.
+pub(crate) struct Plot<'a, S: 'static> {
+    pub(crate) title: &'a str,
+    pub(crate) panels: &'static [Panel<S>],
+    pub(crate) samples: &'a [S],
+    /// When a sample was taken, in seconds.
+    pub(crate) second: fn(&S) -> f64,
+    /// Seconds between which the ground is red.
+    pub(crate) shaded: Option<(f64, f64)>,
+}
 
-/// Draws `samples`; the store was away between the two seconds.
-pub(super) fn svg(title: &str, samples: &[Sample], (from, to): (f64, f64)) -> String {
-    let end = samples.last().map_or(1.0, |sample| sample.second).max(to);
-    let height = TOP + PANELS.len() as f64 * (PANEL + GAP);
+/// Draws it.
+pub(crate) fn svg<S>(plot: &Plot<S>) -> String {
+    let Plot { title, panels, samples, second, shaded } = *plot;
+    let end = samples.last().map_or(1.0, second).max(shaded.map_or(0.0, |(_, to)| to));
+    let height = TOP + panels.len() as f64 * (PANEL + GAP);
     let x = |second: f64| LEFT + (WIDTH - LEFT - RIGHT) * second / end;
     let mut out = String::new();
     let mut put = |text: String| {
@@ -64,17 +53,20 @@ pub(super) fn svg(title: &str, samples: &[Sample], (from, to): (f64, f64)) -> St
     ));
     put(format!(r##"<rect width="{WIDTH}" height="{height}" fill="#fff"/>"##));
     put(format!(r#"<text x="{LEFT}" y="20" font-size="14">{title}</text>"#));
-    for (nth, panel) in PANELS.iter().enumerate() {
+    for (nth, panel) in panels.iter().enumerate() {
         let top = TOP + nth as f64 * (PANEL + GAP);
         let bottom = top + PANEL;
         let values = panel.lines.iter().flat_map(|line| samples.iter().map(line.of));
-        let most = nice(values.fold(0.0, f64::max));
-        let y = |value: f64| bottom - PANEL * value / most;
-        put(format!(
-            r##"<rect x="{:.1}" y="{top}" width="{:.1}" height="{PANEL}" fill="#fde8e8"/>"##,
-            x(from),
-            x(to) - x(from)
-        ));
+        let most =
+            panel.most.unwrap_or_else(|| nice(values.filter(|value| value.is_finite()).fold(0.0, f64::max)));
+        let y = |value: f64| bottom - PANEL * value.min(most) / most;
+        if let Some((from, to)) = shaded {
+            put(format!(
+                r##"<rect x="{:.1}" y="{top}" width="{:.1}" height="{PANEL}" fill="#fde8e8"/>"##,
+                x(from),
+                x(to) - x(from)
+            ));
+        }
         for part in 0..=2 {
             let value = most * f64::from(part) / 2.0;
             put(format!(
@@ -95,7 +87,7 @@ pub(super) fn svg(title: &str, samples: &[Sample], (from, to): (f64, f64)) -> St
                 line.name
             ));
             name_x -= 7.0 * line.name.len() as f64 + 16.0;
-            let points: Vec<String> = thinned(samples, line.of)
+            let points: Vec<String> = thinned(samples, second, line.of)
                 .map(|(second, value)| format!("{:.1},{:.1}", x(second), y(value)))
                 .collect();
             put(format!(
@@ -106,17 +98,20 @@ pub(super) fn svg(title: &str, samples: &[Sample], (from, to): (f64, f64)) -> St
         }
     }
     let base = height - GAP + 14.0;
-    let minutes = (end / 60.0).floor();
-    let step = if minutes > 8.0 { 2.0 } else { 1.0 };
-    let mut minute = 0.0;
-    while minute <= minutes {
-        put(format!(
-            r#"<text x="{:.1}" y="{base:.1}" text-anchor="middle">{minute}</text>"#,
-            x(minute * 60.0)
-        ));
-        minute += step;
+    let (unit, seconds) = if end > 300.0 { ("minutes", 60.0) } else { ("seconds", 1.0) };
+    let units = (end / seconds).floor();
+    let step = match units {
+        n if n > 80.0 => 20.0,
+        n if n > 8.0 && seconds < 60.0 => 10.0,
+        n if n > 8.0 => 2.0,
+        _ => 1.0,
+    };
+    let mut at = 0.0;
+    while at <= units {
+        put(format!(r#"<text x="{:.1}" y="{base:.1}" text-anchor="middle">{at}</text>"#, x(at * seconds)));
+        at += step;
     }
-    put(format!(r#"<text x="{:.1}" y="{:.1}" text-anchor="end">minutes</text>"#, WIDTH - RIGHT, base + 15.0));
+    put(format!(r#"<text x="{:.1}" y="{:.1}" text-anchor="end">{unit}</text>"#, WIDTH - RIGHT, base + 15.0));
     put("</svg>".to_owned());
     out
 }
@@ -128,11 +123,13 @@ fn nice(value: f64) -> f64 {
     steps.iter().map(|step| step * power).find(|&end| end >= value).unwrap_or(10.0 * power)
 }
 
-fn thinned(samples: &[Sample], of: fn(&Sample) -> f64) -> impl Iterator<Item = (f64, f64)> {
+fn thinned<S>(samples: &[S], second: fn(&S) -> f64, of: fn(&S) -> f64) -> impl Iterator<Item = (f64, f64)> {
     let span = samples.len().div_ceil(POINTS).max(1);
-    samples.chunks(span).map(move |chunk| {
-        let highest = chunk.iter().map(of).fold(0.0, f64::max);
-        (chunk[chunk.len() / 2].second, highest)
+    samples.chunks(span).filter_map(move |chunk| {
+        let values = chunk.iter().map(of).filter(|value| value.is_finite());
+        let highest =
+            values.fold(None, |highest: Option<f64>, value| Some(highest.map_or(value, |h| h.max(value))))?;
+        Some((second(&chunk[chunk.len() / 2]), highest))
     })
 }
 
@@ -148,15 +145,32 @@ mod tests {
         assert!(nice(0.0) > 0.0);
     }
 
+    struct Sample(f64, f64);
+
+    const PANELS: &[Panel<Sample>] = &[Panel {
+        title: "a panel",
+        lines: &[
+            Line { name: "one", colour: "#c2410c", of: |s| s.1 },
+            Line {
+                name: "until the middle",
+                colour: "#1d4ed8",
+                of: |s| if s.0 < 1_800.0 { 1.0 } else { f64::NAN },
+            },
+        ],
+        most: None,
+    }];
+
     #[test]
     fn a_plot_is_small_and_hides_no_peak() {
-        let mut samples: Vec<Sample> =
-            (0..3_600).map(|n| Sample { second: f64::from(n), ..Sample::default() }).collect();
-        samples[1_234].memory_mib = 777.0;
-        let svg = svg("a title", &samples, (600.0, 1_200.0));
-        assert!(svg.len() < 40 << 10, "{} bytes", svg.len());
-        assert!(thinned(&samples, |s| s.memory_mib).any(|(_, value)| value == 777.0));
-        assert_eq!(svg.matches("<polyline").count(), 6);
+        let mut samples: Vec<Sample> = (0..3_600).map(|n| Sample(f64::from(n), 0.0)).collect();
+        samples[1_234].1 = 777.0;
+        let shaded = Some((600.0, 1_200.0));
+        let svg = svg(&Plot { title: "a title", panels: PANELS, samples: &samples, second: |s| s.0, shaded });
+        assert!(svg.len() < 20 << 10, "{} bytes", svg.len());
+        assert!(thinned(&samples, |s| s.0, |s| s.1).any(|(_, value)| value == 777.0));
+        let until = thinned(&samples, |s| s.0, PANELS[0].lines[1].of).last().unwrap();
+        assert!(until.0 < 1_810.0 && !svg.contains("NaN"), "{until:?}");
+        assert_eq!(svg.matches("<polyline").count(), 2);
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
     }
 }

@@ -1,13 +1,14 @@
 //! `cargo xtask bench`: lsvd beside `nbdkit memory` on the same machine in the same run, as a table for
 //! docs/performance.md.
 //!
-//! Databases beside the local disk are in `databases`.
+//! Databases beside the local disk are in `databases`, space under overwriting in `day`.
 //!
 //! Knows fio's JSON and nothing of what it measures. Invariants: 1. targets take turns within each round, so that what
 //! else the machine does meets all of them; 2. what is printed is a median, with the spread beside it; 3. every target
 //! does the same work on a fresh volume: a sequential fill, then reads, then random writes, then random reads.
 
 mod databases;
+mod day;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,8 @@ pub(crate) struct Bench {
 enum Other {
     /// PostgreSQL and SQLite on a volume, beside the local disk
     Databases(databases::Databases),
+    /// A full volume overwritten at random: what the bucket holds, with collection and without
+    Day(day::Day),
 }
 
 /// What one measurement may take.
@@ -108,8 +111,10 @@ const TARGETS: &[&str] = &["nbdkit memory", "lsvd, bucket in memory", "lsvd, buc
 
 /// Measures and prints the table.
 pub(crate) fn run(args: &Bench) -> Result<()> {
-    if let Some(Other::Databases(args)) = &args.other {
-        return databases::run(args);
+    match &args.other {
+        Some(Other::Databases(args)) => return databases::run(args),
+        Some(Other::Day(args)) => return day::run(args),
+        None => {}
     }
     setup::install(false)?;
     let lsvd = match &args.lsvd {
