@@ -16,6 +16,7 @@ use object_store::{
 };
 
 use crate::classify::{self, Answer, Failure, FailureKind, Protocol};
+use crate::counts::{Counts, RequestCounts};
 use crate::error::{Error, Site, Verb};
 use crate::pace::Pace;
 use crate::pulse::{Pulse, Watch};
@@ -82,6 +83,7 @@ pub struct Bucket {
     paces: Arc<Paces>,
     pulse: Arc<Pulse>,
     standing: Arc<Standing>,
+    counts: Arc<Counts>,
 }
 
 /// Uploads and downloads go different ways, and one does not wait for the other.
@@ -136,6 +138,7 @@ impl Bucket {
             paces: Arc::new(Paces::new(retry)),
             pulse: Arc::default(),
             standing: Arc::new(Standing::new(traits.renewable)),
+            counts: Arc::default(),
         }
     }
 
@@ -152,6 +155,11 @@ impl Bucket {
     /// The limits in force.
     pub fn retry(&self) -> RetryPolicy {
         self.retry
+    }
+
+    /// What was asked of the store so far, by this bucket and all its clones and children.
+    pub fn requests(&self) -> RequestCounts {
+        self.counts.read()
     }
 
     /// The store and prefix as people name them, without secrets.
@@ -193,6 +201,7 @@ impl Bucket {
         let (path, mut attempts) = self.begin(Verb::Put, name)?;
         let body_bytes = payload.content_length() as u64;
         loop {
+            self.counts.put(body_bytes);
             let options = PutOptions::from(mode.clone());
             let request = self.store.put_opts(&path, payload.clone(), options);
             let request = self.sorted(Verb::Put, request);
@@ -203,6 +212,7 @@ impl Bucket {
                 Err(Answer::Absent) => unexpected("said 'not found' to a PUT"),
                 Err(Answer::Failed(failure)) => failure,
             };
+            self.counts.failed();
             attempts.again(failure).await?;
         }
     }
@@ -239,6 +249,7 @@ impl Bucket {
                 Err(Answer::Exists) => unexpected("said 'exists' to a GET"),
                 Err(Answer::Failed(failure)) => failure,
             };
+            self.counts.failed();
             attempts.again(failure).await?;
         }
     }
@@ -270,17 +281,21 @@ impl Bucket {
                 Err(Answer::Exists) => unexpected("said 'exists' to a GET"),
                 Err(Answer::Failed(failure)) => failure,
             };
+            self.counts.failed();
             attempts.again(failure).await?;
         }
     }
 
     /// One GET: the bytes and the length of the whole object.
     async fn get(&self, path: &Path, range: Option<Range<u64>>) -> Result<(Bytes, u64), Answer> {
+        self.counts.get();
         let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
         self.sorted(Verb::Get, async {
             let result = self.store.get_opts(path, options).await?;
             let object_bytes = result.meta.size;
-            Ok((result.bytes().await?, object_bytes))
+            let bytes = result.bytes().await?;
+            self.counts.got(bytes.len() as u64);
+            Ok((bytes, object_bytes))
         })
         .await
     }
@@ -308,6 +323,7 @@ impl Bucket {
             } else if found.len() > before {
                 attempts.progress();
             }
+            self.counts.failed();
             attempts.again(failure).await?;
         }
         let mut listed: Vec<Listed> =
@@ -330,9 +346,12 @@ impl Bucket {
             Some(offset) => self.store.list_with_offset(prefix, offset),
             None => self.store.list(prefix),
         };
+        self.counts.list();
         let mut next = attempts.one(0, self.sorted(Verb::List, pages.try_next())).await?;
+        let found_before = found.len();
         while let Some(meta) = next {
             found.push(meta);
+            self.counts.listed((found.len() - found_before) as u64);
             next = attempts.within(0, self.sorted(Verb::List, pages.try_next())).await?;
         }
         Ok(())
@@ -372,6 +391,7 @@ impl Bucket {
         let (path, mut attempts) = self.begin(Verb::List, folder)?;
         let prefix = (!path.as_ref().is_empty()).then_some(&path);
         loop {
+            self.counts.list();
             let request = self.store.list_with_delimiter(prefix);
             let failure = match attempts.one(0, self.sorted(Verb::List, request)).await {
                 Ok(result) => {
@@ -387,6 +407,7 @@ impl Bucket {
                 Err(Answer::Failed(failure)) => failure,
                 Err(_) => unexpected("said 'not found' or 'exists' to a LIST"),
             };
+            self.counts.failed();
             attempts.again(failure).await?;
         }
     }
@@ -398,11 +419,13 @@ impl Bucket {
     pub async fn delete(&self, name: &str) -> Result<(), Error> {
         let (path, mut attempts) = self.begin(Verb::Delete, name)?;
         loop {
+            self.counts.delete();
             let failure = match attempts.one(0, self.sorted(Verb::Delete, self.store.delete(&path))).await {
                 Ok(()) | Err(Answer::Absent) => return Ok(()),
                 Err(Answer::Exists) => unexpected("said 'exists' to a DELETE"),
                 Err(Answer::Failed(failure)) => failure,
             };
+            self.counts.failed();
             attempts.again(failure).await?;
         }
     }

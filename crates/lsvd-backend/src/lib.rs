@@ -21,6 +21,7 @@
 mod bucket;
 mod classify;
 mod cloud;
+mod counts;
 mod directory;
 pub mod doctor;
 mod environment;
@@ -39,6 +40,7 @@ pub mod conformance;
 
 pub use bucket::{Bucket, Created, Head, Listed};
 pub use cloud::s3::iam_policy;
+pub use counts::RequestCounts;
 pub use environment::Environment;
 pub use error::{Error, Site, Verb};
 pub use object_store::PutPayload;

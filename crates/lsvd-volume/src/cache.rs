@@ -98,6 +98,11 @@ impl ChunkCache {
         }
     }
 
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.chunks.weight()
+    }
+
     /// Keeps a chunk that was just written.
     pub(crate) fn keep(&self, key: ChunkKey, chunk: Bytes) {
         self.chunks.insert(key, chunk);

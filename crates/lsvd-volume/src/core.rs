@@ -562,6 +562,7 @@ impl Core {
     }
 
     pub(crate) fn stats(&self) -> Stats {
+        let cache_bytes = self.fetcher.cache_bytes();
         let state = self.lock();
         let engine = &state.engine;
         let fetch = &self.fetcher.stats;
@@ -576,6 +577,8 @@ impl Core {
             fetches: fetch.fetches.load(Ordering::Relaxed),
             bytes_fetched: fetch.bytes_fetched.load(Ordering::Relaxed),
             cache_hits: fetch.cache_hits.load(Ordering::Relaxed),
+            cache_misses: fetch.cache_misses.load(Ordering::Relaxed),
+            cache_bytes,
             corrupt_reads: fetch.corrupt_reads.load(Ordering::Relaxed),
             reloads: self.reloads.load(Ordering::Relaxed),
             mended_regions: self.wounds().mended,

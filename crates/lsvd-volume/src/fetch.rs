@@ -28,6 +28,7 @@ pub(crate) struct FetchStats {
     pub(crate) fetches: AtomicU64,
     pub(crate) bytes_fetched: AtomicU64,
     pub(crate) cache_hits: AtomicU64,
+    pub(crate) cache_misses: AtomicU64,
     pub(crate) corrupt_reads: AtomicU64,
 }
 
@@ -48,6 +49,11 @@ impl Fetcher {
             tasks,
             stats: FetchStats::default(),
         }
+    }
+
+    /// Memory that the cache takes.
+    pub(crate) fn cache_bytes(&self) -> u64 {
+        self.cache.bytes()
     }
 
     /// Reads `blocks` blocks from `ordinal` on; the pieces are whole blocks, in order.
@@ -78,6 +84,9 @@ impl Fetcher {
                     missing.push(chunk);
                 }
             }
+        }
+        if !waits.is_empty() {
+            self.stats.cache_misses.fetch_add(waits.len() as u64, Ordering::Relaxed);
         }
         for run in runs(&missing) {
             // Made before the task, which never begins if the volume has been stopped.

@@ -114,6 +114,10 @@ pub struct Stats {
     pub bytes_fetched: u64,
     /// Reads of chunks that the cache answered.
     pub cache_hits: u64,
+    /// Reads of chunks that had to be fetched, those among them for which somebody else's fetch was waited for.
+    pub cache_misses: u64,
+    /// Memory that the cache takes.
+    pub cache_bytes: u64,
     /// Reads that failed verification.
     pub corrupt_reads: u64,
     /// How often a reader was behind and read the log again: what it shows is of that moment since.

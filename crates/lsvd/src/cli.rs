@@ -19,6 +19,7 @@ mod serve;
 mod status;
 #[cfg(test)]
 mod tests;
+mod top;
 
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ pub(crate) use self::manual::{Completions, Man};
 pub(crate) use self::rm::Rm;
 pub(crate) use self::serve::{Flush, Serve};
 pub(crate) use self::status::{ControlPlace, Status};
+pub(crate) use self::top::Top;
 use crate::units::parse_duration;
 
 /// Version and commit, as `--version` prints them.
@@ -131,6 +133,7 @@ impl Cli {
             Command::Ls(arguments) => Some(arguments.lines),
             Command::Info(arguments) => Some(arguments.lines),
             Command::Status(arguments) => Some(arguments.lines),
+            Command::Top(arguments) => Some(arguments.lines),
             Command::Log(arguments) => Some(arguments.lines),
             Command::Gc(arguments) => Some(arguments.common.lines),
             Command::Upgrade(arguments) => Some(arguments.common.lines),
@@ -164,6 +167,8 @@ pub(crate) enum Command {
     Info(Info),
     /// Say what the daemons of this host do
     Status(Status),
+    /// Show what served volumes do at this moment: requests, times, lag, space
+    Top(Top),
     /// List the objects of a volume's log, writing nothing
     Log(Log),
     /// Collect the garbage of a volume: by its daemon, or here if nobody serves it; a daemon does it by itself, too

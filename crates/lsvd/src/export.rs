@@ -2,9 +2,13 @@
 //!
 //! Knows both sides' types and the map of errors between them; decides nothing else.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use lsvd_nbd::{Export, ExportError, ExportErrorKind, ExportInfo, ExtentStatus, ReadPiece, ZeroFlags};
 use lsvd_volume::{Error, ObjectFormat, Piece, Volume};
+
+use crate::traffic::{Kind, Traffic};
 
 /// A volume that is served.
 #[derive(Debug)]
@@ -13,6 +17,8 @@ pub(crate) struct VolumeExport {
     pub(crate) volume: Volume,
     /// What people are told of it.
     pub(crate) description: String,
+    /// Where its requests are counted.
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 impl Export for VolumeExport {
@@ -33,7 +39,9 @@ impl Export for VolumeExport {
     }
 
     async fn read(&self, offset_bytes: u64, length_bytes: u32) -> Result<Vec<ReadPiece>, ExportError> {
-        let pieces = self.volume.read(offset_bytes, length_bytes.into()).await.map_err(refuse)?;
+        let length_bytes = length_bytes.into();
+        let read = self.volume.read(offset_bytes, length_bytes);
+        let pieces = self.traffic.count(Kind::Read, length_bytes, read).await.map_err(refuse)?;
         let piece = |piece| match piece {
             Piece::Data(data) => ReadPiece::Data(data),
             Piece::Zeroes(length_bytes) => ReadPiece::Hole(length_bytes),
@@ -42,15 +50,18 @@ impl Export for VolumeExport {
     }
 
     async fn write(&self, offset_bytes: u64, data: Bytes, fua: bool) -> Result<(), ExportError> {
-        self.volume.write(offset_bytes, data, fua).await.map_err(refuse)
+        let length_bytes = data.len() as u64;
+        let write = self.volume.write(offset_bytes, data, fua);
+        self.traffic.count(Kind::Write, length_bytes, write).await.map_err(refuse)
     }
 
     async fn flush(&self) -> Result<(), ExportError> {
-        self.volume.flush().await.map_err(refuse)
+        self.traffic.count(Kind::Flush, 0, self.volume.flush()).await.map_err(refuse)
     }
 
     async fn trim(&self, offset_bytes: u64, length_bytes: u64, fua: bool) -> Result<(), ExportError> {
-        self.volume.trim(offset_bytes, length_bytes, fua).await.map_err(refuse)
+        let trim = self.volume.trim(offset_bytes, length_bytes, fua);
+        self.traffic.count(Kind::Trim, length_bytes, trim).await.map_err(refuse)
     }
 
     async fn write_zeroes(
@@ -59,7 +70,8 @@ impl Export for VolumeExport {
         length_bytes: u64,
         flags: ZeroFlags,
     ) -> Result<(), ExportError> {
-        self.volume.write_zeroes(offset_bytes, length_bytes, flags.no_hole, flags.fua).await.map_err(refuse)
+        let write = self.volume.write_zeroes(offset_bytes, length_bytes, flags.no_hole, flags.fua);
+        self.traffic.count(Kind::Zeroes, length_bytes, write).await.map_err(refuse)
     }
 
     async fn block_status(

@@ -14,6 +14,7 @@ mod nbd_client;
 mod output;
 mod process;
 mod store;
+mod traffic;
 mod units;
 
 use std::io::{self, Write};
@@ -51,6 +52,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Ls(arguments) => on_runtime(commands::ls::run(arguments)),
         Command::Info(arguments) => on_runtime(commands::info::run(arguments)),
         Command::Status(arguments) => on_runtime(commands::status::run(arguments)),
+        Command::Top(arguments) => on_runtime(commands::top::run(arguments)),
         Command::Log(arguments) => on_runtime(commands::log::run(arguments)),
         Command::Gc(arguments) => on_runtime(commands::gc::gc(arguments)),
         Command::Upgrade(arguments) => on_runtime(commands::gc::upgrade(arguments)),

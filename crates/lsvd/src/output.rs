@@ -29,6 +29,16 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// Prints a text as it is.
+///
+/// # Errors
+/// If stdout can not be written.
+pub(crate) fn text(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
 /// Whether stdout is a terminal, where somebody reads.
 pub(crate) fn is_for_people() -> bool {
     io::stdout().is_terminal()

@@ -21,7 +21,7 @@ fn upkeep(checkpoint_objects: u64) -> UpkeepOptions {
         checkpoint_objects,
         checkpoint_age: Duration::MAX,
         delete_after: Duration::from_secs(10),
-        collect: CollectOptions { target: 1.1, waste_bytes_min: 0, share: 1.0 },
+        collect: CollectOptions { target: 1.1, waste_bytes_min: 0, share: 1.0, ..CollectOptions::default() },
     }
 }
 

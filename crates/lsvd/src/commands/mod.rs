@@ -14,3 +14,4 @@ pub(crate) mod manual;
 pub(crate) mod rm;
 pub(crate) mod serve;
 pub(crate) mod status;
+pub(crate) mod top;

@@ -219,7 +219,7 @@ async fn open(arguments: &Serve, place: &Place) -> anyhow::Result<Served> {
         "volume is open"
     );
     let (name, url, bucket) = (place.name.clone(), place.url.to_string(), place.bucket.clone());
-    Ok(Served { name, url, bucket, volume })
+    Ok(Served { name, url, bucket, volume, traffic: Arc::default() })
 }
 
 async fn create_and_open(place: &Place, size_bytes: u64, options: OpenOptions) -> Result<Volume, Error> {
@@ -353,6 +353,7 @@ fn export(served: &Served) -> VolumeExport {
     let size = units::bytes_exact(served.volume.description().size_bytes);
     VolumeExport {
         volume: served.volume.clone(),
+        traffic: served.traffic.clone(),
         description: format!("lsvd volume {} of {size}", served.name),
     }
 }

@@ -130,7 +130,7 @@ fn state(state: State) -> &'static str {
     }
 }
 
-fn state_of(volume: &VolumeStatus) -> String {
+pub(super) fn state_of(volume: &VolumeStatus) -> String {
     match (volume.state, volume.read_only) {
         (State::Serving, true) => "serving read-only".to_owned(),
         (other, _) => state(other).to_owned(),

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::FutureExt;
-use lsvd_backend::Bucket;
+use lsvd_backend::{Bucket, RequestCounts};
 use lsvd_nbd::Server;
 use lsvd_volume::{Recovery, Stats, Volume};
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::protocol::{HelloVolume, State};
 use crate::cli::VERSION;
 use crate::export::VolumeExport;
+use crate::traffic::{Traffic, TrafficJson};
 
 /// An open volume under its export's name.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct Served {
     pub(crate) bucket: Bucket,
     /// The volume.
     pub(crate) volume: Volume,
+    /// Its clients' requests.
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 impl Served {
@@ -170,6 +173,8 @@ impl Daemon {
             clients: self.nbd.get().map_or(0, |nbd| nbd.clients(&served.name)),
             recovery: opened.recovery.into(),
             stats: served.volume.stats().into(),
+            requests: served.traffic.read(),
+            store: served.bucket.requests().into(),
         }
     }
 }
@@ -205,6 +210,10 @@ pub(crate) struct VolumeStatus {
     pub(crate) clients: u64,
     pub(crate) recovery: RecoveryJson,
     pub(crate) stats: StatsJson,
+    #[serde(default)]
+    pub(crate) requests: TrafficJson,
+    #[serde(default)]
+    pub(crate) store: StoreJson,
 }
 
 /// What opening did.
@@ -239,6 +248,8 @@ pub(crate) struct StatsJson {
     pub(crate) fetches: u64,
     pub(crate) bytes_fetched: u64,
     pub(crate) cache_hits: u64,
+    pub(crate) cache_misses: u64,
+    pub(crate) cache_bytes: u64,
     pub(crate) corrupt_reads: u64,
     pub(crate) reloads: u64,
     pub(crate) map_extents: u64,
@@ -262,6 +273,8 @@ impl From<Stats> for StatsJson {
             fetches: of.fetches,
             bytes_fetched: of.bytes_fetched,
             cache_hits: of.cache_hits,
+            cache_misses: of.cache_misses,
+            cache_bytes: of.cache_bytes,
             corrupt_reads: of.corrupt_reads,
             reloads: of.reloads,
             map_extents: of.map_extents,
@@ -273,6 +286,26 @@ impl From<Stats> for StatsJson {
             live_bytes: of.live_bytes,
             durable_number: of.durable_number,
         }
+    }
+}
+
+/// What was asked of the store, attempts that failed among it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct StoreJson {
+    pub(crate) puts: u64,
+    pub(crate) put_bytes: u64,
+    pub(crate) gets: u64,
+    pub(crate) get_bytes: u64,
+    pub(crate) lists: u64,
+    pub(crate) deletes: u64,
+    pub(crate) failures: u64,
+}
+
+impl From<RequestCounts> for StoreJson {
+    fn from(of: RequestCounts) -> Self {
+        let RequestCounts { puts, put_bytes, gets, get_bytes, lists, deletes, failures } = of;
+        Self { puts, put_bytes, gets, get_bytes, lists, deletes, failures }
     }
 }
 

@@ -230,3 +230,6 @@ async fn answer(shared: Arc<Shared>, request: Request, answers: mpsc::Sender<Vec
     drop(working);
     let _ = answers.send(answer_line(&id, answer)).await;
 }
+
+#[cfg(test)]
+mod tests;

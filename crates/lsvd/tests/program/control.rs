@@ -161,6 +161,10 @@ fn status_of_what_is_served() {
     let info = json(&["info", &rig.url("db1"), "--json"], 0);
     assert_eq!(info["daemon"]["volume_id"], info["volume_id"]);
     drop(client);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while status(&rig)["daemons"][0]["volumes"][0]["clients"] != 0 {
+        assert!(std::time::Instant::now() < deadline, "a client that has gone is counted");
+    }
 
     // All daemons of the host: other tests' among them.
     let all = json(&["status", "--json"], 0);
@@ -468,4 +472,42 @@ fn fits(found: &Value, shown: &Value, at: &str) {
         }
         _ => assert_eq!(found, shown, "{at}"),
     }
+}
+
+/// In a pipe: heads, then a line for each interval, with what came in it.
+#[test]
+fn top_in_a_pipe() {
+    let rig = Rig::new();
+    rig.create("db1", "64M");
+    let daemon = rig.serve("db1", "s", &[]);
+    let url = rig.url("db1");
+    let watching = std::thread::spawn(move || lsvd(&["top", &url, "-n", "3", "--interval", "500ms"]));
+    let mut client = daemon.client("db1");
+    while !watching.is_finished() {
+        client.call(write(0, block(1))).unwrap();
+        client.call(Request::Flush).unwrap();
+        client.call(read(0, 4096)).unwrap();
+    }
+    let ended = watching.join().unwrap();
+    let rows: Vec<Vec<&str>> =
+        ended.expect(0, &[]).stdout.lines().map(|line| line.split('\t').collect()).collect();
+    assert_eq!(rows.len(), 4, "{ended:?}");
+    let column = |name: &str| rows[0].iter().position(|head| *head == name).unwrap();
+    for row in &rows[1..] {
+        assert_eq!((row[0], row[1], row[2], row.len()), ("db1", "serving", "1", rows[0].len()));
+        for name in ["read/s", "write/s", "flush/s", "write_p99_ms", "flush_p50_ms", "put/s", "put_mib/s"] {
+            assert!(row[column(name)].parse::<f64>().unwrap() > 0.0, "{name} of {row:?}");
+        }
+        assert_eq!((row[column("errors/s")], row[column("live_bytes")]), ("0.0", "4096"));
+    }
+    drop(client);
+    let volume = &status(&rig)["daemons"][0]["volumes"][0];
+    let requests = |kind: &str| volume["requests"][kind]["requests"].as_u64().unwrap();
+    assert!(requests("flush") > 3 && requests("write").abs_diff(requests("flush")) <= 1, "{volume}");
+    assert_eq!(volume["requests"]["write"]["bytes"], requests("write") * 4096);
+    let times = volume["requests"]["flush"]["latency_us"].as_array().unwrap();
+    assert_eq!(times.iter().map(|pair| pair[1].as_u64().unwrap()).sum::<u64>(), requests("flush"));
+    assert!(volume["store"]["puts"].as_u64() > volume["stats"]["objects_written"].as_u64(), "{volume}");
+    daemon.stop().expect(0, &[]);
+    lsvd(&["top", &rig.url("db1"), "-n", "1"]).expect(6, &["no daemon of this host"]);
 }
