@@ -121,6 +121,8 @@ impl World<'_> {
     pub(super) fn lsvd(&self) -> Command {
         let mut command = Command::new(self.lsvd);
         command.env_clear().current_dir(&self.dir).env("HOME", self.dir.join("home"));
+        // Daemons and who asks them meet in the case's own directory, and leave nothing in the host's.
+        command.env("XDG_RUNTIME_DIR", self.dir.join("run"));
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("RUST_BACKTRACE", "1");
         command.envs(self.store.borrow().environment());
         command

@@ -7,6 +7,7 @@ mod azure;
 mod backup;
 mod clients;
 mod conformance;
+mod control;
 mod crash;
 mod damage;
 mod database;
@@ -41,6 +42,7 @@ pub(super) fn all() -> Vec<Case> {
         space::CASES,
         takeover::CASES,
         removal::CASES,
+        control::CASES,
         crash::CASES,
         journal::CASES,
         input::CASES,

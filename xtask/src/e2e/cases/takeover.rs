@@ -49,7 +49,7 @@ impl Writer {
     }
 
     /// The same with so many waves a second at most, if not 0.
-    fn start_at_rate(world: &World, uri: &str, rate: u32) -> Result<Self> {
+    pub(super) fn start_at_rate(world: &World, uri: &str, rate: u32) -> Result<Self> {
         let mut command = world.script("ordered.py");
         command.args(["write", uri, "ordered.json", "--rate", &rate.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
