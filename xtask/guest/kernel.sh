@@ -8,6 +8,7 @@
 #   check   mount what is left, which recovers it, compare, unmount, and have it checked
 #   database        make it, with a PostgreSQL server on it, and commit rows beside pgbench until the power is cut
 #   database-check  mount it, have the server recover, and compare; then examine its pages, its indexes and the file system
+#   space   make it, fill it, remove four files of five, trim, wait until the host has seen enough, and compare the rest
 #   endure  make it, and write and sync records while the server comes and goes; nothing may fail
 set -euo pipefail
 client=$1 fs=$2 what=$3
@@ -129,6 +130,28 @@ case $what in
     . "$GUEST/postgres.sh"
     mount "$DEVICE" "$mnt"
     server_is_sound
+    ;;
+  space)
+    make
+    mkdir "$mnt/tree" "$mnt/gone"
+    for nth in $(seq 400); do
+      to=$mnt/gone
+      [ $((nth % 5)) -ne 0 ] || to=$mnt/tree
+      head -c $((1000 * (nth % 17 + 1) * (nth % 17 + 1) * 3)) /dev/urandom >"$to/$nth"
+    done
+    sync
+    sums >"$OUT/sums"
+    rm -r "$mnt/gone"
+    sync
+    fstrim -v "$mnt"
+    du -sm "$mnt/tree" | cut -f1 >"$OUT/trimmed.new"
+    mv "$OUT/trimmed.new" "$OUT/trimmed"
+    until [ -e "$OUT/enough" ]; do sleep 0.2; done
+    umount "$mnt"
+    mount "$DEVICE" "$mnt"
+    sums | diff "$OUT/sums" - || { echo "LOST: files are not what was synced"; exit 1; }
+    umount "$mnt"
+    verify
     ;;
   endure)
     make

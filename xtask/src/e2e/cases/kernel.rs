@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -16,6 +16,7 @@ use super::super::case::{Needs, TOOL_LIMIT, World};
 use super::super::daemon::Daemon;
 use super::super::vm::{Boot, HOST, Machine};
 use super::Entry;
+use super::space::{self, Held};
 use crate::numbers::Numbers;
 use crate::shell;
 
@@ -33,6 +34,12 @@ pub(super) const CASES: &[Entry] = &[
         "nbd.ko, ext4, PostgreSQL under load: daemon and machine killed, every acknowledged transaction is there (rule 1)",
         Needs::Vm,
         postgres,
+    ),
+    (
+        "kernel-space",
+        "nbd.ko: filled, emptied and trimmed, the bucket shrinks by the daemon, what is left is equal (rules 6, 7, 8)",
+        Needs::Vm,
+        give_back,
     ),
     (
         "kernel-restarts",
@@ -228,6 +235,39 @@ fn postgres(world: &World) -> Result<()> {
     stage.boot("database-check")?.finish(SERVER_LIMIT)?;
     println!("  {acknowledged} transactions acknowledged, none lost");
     daemon.close()
+}
+
+/// ext4, and with --long XFS too: what the kernel trims is collected by the daemon while it is mounted.
+fn give_back(world: &World) -> Result<()> {
+    for file_system in ["ext4", "xfs"].into_iter().take(if world.long { 2 } else { 1 }) {
+        let volume = format!("{file_system}-space");
+        world.create(&volume, "2G")?;
+        let flags = space::DAEMON.map(str::to_owned).to_vec();
+        let stage = Stage { volume, flags, ..Stage::new(world, "kernel", file_system)? };
+        let daemon = stage.serve()?;
+        let mut machine = stage.boot("space")?;
+        let trimmed = stage.out.join("trimmed");
+        shell::wait_until("the guest trims", LIMIT, || trimmed.exists() || !machine.runs())?;
+        ensure!(machine.runs(), "the machine ended too early: {}", machine.said());
+        let before = Held::wasteful(world, &stage.volume)?;
+        let collecting = Instant::now();
+        let lean = || Held::now(world, &stage.volume).is_ok_and(|held| held.is_lean().is_ok());
+        shell::wait_until("the daemon collects", space::GC_LIMIT, lean)?;
+        let (after, took) = (Held::now(world, &stage.volume)?, collecting.elapsed().as_secs());
+        std::fs::write(stage.out.join("enough"), "")?;
+        machine.finish(LIMIT)?;
+        println!(
+            "  {file_system}: {} MiB kept, {} MiB live; bucket {} MiB, then {} MiB after {took} s",
+            std::fs::read_to_string(&trimmed)?.trim(),
+            after.live >> 20,
+            before.stored >> 20,
+            after.stored >> 20,
+        );
+        daemon.close()?;
+        std::fs::remove_dir_all(&stage.out)?;
+        world.discard(&stage.volume)?;
+    }
+    Ok(())
 }
 
 fn restarts(world: &World) -> Result<()> {

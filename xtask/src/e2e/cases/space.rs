@@ -38,7 +38,7 @@ const EXT4_BYTES: u64 = 64 << 20;
 /// A daemon leaves so much alone, of what is dead within objects and again of dead objects; and checkpoints, superblocks and
 /// fences are on top.
 const LEFT_ALONE_BYTES: u64 = (8 << 20) * 2 + (4 << 20);
-const DAEMON: [&str; 10] = [
+pub(super) const DAEMON: [&str; 10] = [
     "--checkpoint-interval",
     "2s",
     "--gc-target",
@@ -52,7 +52,9 @@ const DAEMON: [&str; 10] = [
 ];
 /// From the last trim until the bucket is as small as it has to be: two checkpoints, the wait before deletes, and the
 /// collection itself on a loaded machine.
-const GC_LIMIT: Duration = Duration::from_secs(300);
+pub(super) const GC_LIMIT: Duration = Duration::from_secs(300);
+/// From the last trim until the store has it.
+const TRIM_LIMIT: Duration = Duration::from_secs(10);
 const BLOCK: usize = 4096;
 
 fn space(world: &World) -> Result<()> {
@@ -62,14 +64,13 @@ fn space(world: &World) -> Result<()> {
     files.fill_and_thin(&disk, bytes)?;
     let used = used_bytes(&disk)?;
     disk.close(world)?;
-    let before = Held::now(world)?;
-    before.is_wasteful()?;
+    let before = Held::wasteful(world, VOLUME)?;
     let collecting = Instant::now();
     let mut gc = world.lsvd();
     gc.args(["gc", &world.url(VOLUME), "--target", &TARGET.to_string(), "--delete-after", "1s"]);
     let gc = shell::output(&mut gc, GC_LIMIT)?;
     ensure!(gc.code() == 0, "`lsvd gc` ended with {}: {}", gc.code(), gc.stderr);
-    let after = Held::now(world)?;
+    let after = Held::now(world, VOLUME)?;
     say("lsvd gc", (&files, used), (&before, &after), collecting.elapsed());
     after.is_lean()?;
     after.fits(&files, used)?;
@@ -78,15 +79,14 @@ fn space(world: &World) -> Result<()> {
     files.compare(&disk.files).context("after lsvd gc")?;
     files.fill_and_thin(&disk, bytes)?;
     let used = used_bytes(&disk)?;
-    let before = Held::now(world)?;
-    before.is_wasteful()?;
+    let before = Held::wasteful(world, VOLUME)?;
     let collecting = Instant::now();
     let mut after = None;
     shell::wait_until("the daemon collects", GC_LIMIT, || {
-        after = Held::now(world).ok().filter(|held| held.is_lean().is_ok());
+        after = Held::now(world, VOLUME).ok().filter(|held| held.is_lean().is_ok());
         after.is_some()
     })
-    .with_context(|| format!("{:?}", Held::now(world)))?;
+    .with_context(|| format!("{:?}", Held::now(world, VOLUME)))?;
     let after = after.context("it was waited for")?;
     after.fits(&files, used)?;
     say("a daemon", (&files, used), (&before, &after), collecting.elapsed());
@@ -119,21 +119,21 @@ fn used_bytes(disk: &Disk) -> Result<u64> {
 }
 
 /// What the volume takes of its bucket.
-#[derive(Debug)]
-struct Held {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
     /// By the store's listing.
-    stored: u64,
+    pub(super) stored: u64,
     /// By `lsvd info`.
-    live: u64,
+    pub(super) live: u64,
 }
 
 impl Held {
-    fn now(world: &World) -> Result<Self> {
-        let info = world.run_lsvd(&["info", &world.url(VOLUME), "--json"])?;
+    pub(super) fn now(world: &World, volume: &str) -> Result<Self> {
+        let info = world.run_lsvd(&["info", &world.url(volume), "--json"])?;
         ensure!(info.code() == 0, "`lsvd info`: {}", info.stderr);
         let info: serde_json::Value = serde_json::from_str(&info.stdout)?;
         let live = info["live_bytes"].as_u64().context("`lsvd info` says what is live")?;
-        Ok(Self { stored: world.stored_bytes(VOLUME)?, live })
+        Ok(Self { stored: world.stored_bytes(volume)?, live })
     }
 
     #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss, clippy::cast_possible_truncation)] // a ratio
@@ -141,7 +141,7 @@ impl Held {
         (self.live as f64 * TARGET) as u64 + LEFT_ALONE_BYTES
     }
 
-    fn is_lean(&self) -> Result<()> {
+    pub(super) fn is_lean(&self) -> Result<()> {
         let allowed = self.allowed();
         ensure!(self.stored <= allowed, "{self:?}, and {allowed} bytes are allowed");
         Ok(())
@@ -154,9 +154,17 @@ impl Held {
         Ok(())
     }
 
-    fn is_wasteful(&self) -> Result<()> {
-        ensure!(self.stored > self.allowed() * 3 / 2, "there is hardly anything to collect: {self:?}");
-        Ok(())
+    /// What it takes when the trims have reached the store, which a batch's age can delay; less than half as much again as is
+    /// allowed is nothing to collect.
+    pub(super) fn wasteful(world: &World, volume: &str) -> Result<Self> {
+        let mut held = Self::now(world, volume)?;
+        let wasteful = || {
+            held = Self::now(world, volume).unwrap_or(held);
+            held.stored > held.allowed() * 3 / 2
+        };
+        shell::wait_until("there is something to collect", TRIM_LIMIT, wasteful)
+            .with_context(|| format!("{:?}", Self::now(world, volume)))?;
+        Ok(held)
     }
 }
 
