@@ -330,4 +330,9 @@ impl ExtentMap {
     pub fn regions(&self) -> impl Iterator<Item = RegionIndex> + '_ {
         self.table.iter(Group::with_content)
     }
+
+    /// The first region from `from` on that has content, in memory or absent.
+    pub fn next_region(&self, from: RegionIndex) -> Option<RegionIndex> {
+        self.table.next(from, RegionIndex::LAST, Group::with_content)
+    }
 }

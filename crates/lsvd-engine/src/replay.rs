@@ -1,14 +1,15 @@
 //! Replay: from the headers of a log to the map as of its durable point.
 //!
 //! Takes headers one by one, in the order of their numbers, and says which number comes next; behind a checkpoint it says
-//! which regions it needs. Knows neither listing nor fetching. Invariants: epochs never fall, and each has one writer; only a fence skips numbers; format 1 is only in
-//! a log that may have it, and never behind format 2; an object that breaks one is an error and never the end of the log
-//! (rule 4).
+//! which regions it needs. Knows neither listing nor fetching. Invariants: epochs never fall, and each has one writer; only a
+//! fence skips numbers, and the line where a rollback left its way; format 1 is only in a log that may have it, and never
+//! behind format 2; an object that breaks one is an error and never the end of the log (rule 4).
 
 use std::collections::VecDeque;
 
 use lsvd_format::checkpoint::RegionIndex;
 use lsvd_format::log_object::{Entry, Header};
+use lsvd_format::superblock::Line;
 use lsvd_format::{
     AnyHeader, BLOCK_BYTES, Epoch, Extent, JournalId, ObjectFormat, ObjectIdentity, SequenceNumber, VolumeId,
     WriterId, v1,
@@ -36,6 +37,8 @@ pub struct Replay {
     unapplied: VecDeque<(Header, ObjectFormat)>,
     progress: Progress,
     objects_processed: u64,
+    /// Where the log goes on with another number than the next: behind the first of each comes the second.
+    jumps: Vec<(SequenceNumber, SequenceNumber)>,
 }
 
 /// Why an object can not be part of this log. Nothing of it was applied.
@@ -61,6 +64,22 @@ impl Replay {
             unapplied: VecDeque::new(),
             progress: Progress::default(),
             objects_processed: 0,
+            jumps: Vec::new(),
+        }
+    }
+
+    /// Follows this line, on which what was replayed so far lies. Nothing was taken in yet.
+    pub fn along(mut self, line: &Line) -> Self {
+        self.jumps = line.jumps().collect();
+        self.jump();
+        self
+    }
+
+    /// Goes on with the number that a rollback went on with, if it went back to the last object.
+    fn jump(&mut self) {
+        let Some(last) = self.log.last else { return };
+        if let Some((_, next)) = self.jumps.iter().find(|(to, _)| *to == last.number) {
+            self.log.next = *next;
         }
     }
 
@@ -199,6 +218,7 @@ impl Replay {
     fn take(&mut self, header: &Header, format: ObjectFormat) -> Result<(), ReplayError> {
         self.check(header).map_err(ReplayError)?;
         self.log.take(header, format);
+        self.jump();
         self.unapplied.push_back((header.clone(), format));
         self.objects_processed += 1;
         self.apply();
@@ -248,8 +268,9 @@ impl Replay {
     }
 
     /// The prefix. Everything is applied: ask [`Replay::wanted_regions`] before.
-    pub fn finish(self) -> Prefix {
+    pub fn finish(mut self) -> Prefix {
         assert!(self.unapplied.is_empty(), "regions are still wanted");
+        self.prefix.log.next = self.log.next; // a rollback may have gone back to the last object
         self.prefix
     }
 }

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 pub use line::Line;
 pub use moments::{
-    FEATURE_RESIZE, FEATURE_ROLLBACK, FEATURE_SNAPSHOT, Moments, Rollback, SNAPSHOT_NAME_BYTES_MAX,
-    SNAPSHOTS_MAX, SizeSince, Snapshot, check_snapshot_name,
+    FEATURE_RESIZE, FEATURE_ROLLBACK, FEATURE_SNAPSHOT, Moments, ROLLBACKS_MAX, Rollback,
+    SNAPSHOT_NAME_BYTES_MAX, SNAPSHOTS_MAX, SizeSince, Snapshot, check_snapshot_name,
 };
 pub use named::{CheckpointRef, NumberRange};
 pub use pins::Pins;

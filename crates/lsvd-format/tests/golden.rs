@@ -177,6 +177,7 @@ fn superblock_version_with_moments() {
         rollbacks: vec![Rollback {
             to: SequenceNumber(0x38),
             next: SequenceNumber(0x82),
+            epoch: Epoch(29),
             unix_ms: 1_700_000_000_654,
         }],
         sizes: vec![

@@ -76,7 +76,10 @@ fn contained_by_log(
     let in_log = last.and_then(|last| last.journal).filter(|position| position.journal == journal.id());
     let in_use = in_log.is_some() || superblock.journal == Some(journal.id());
     let is_known = last.is_none_or(|last| had_last.is_some_and(|epoch| last.epoch <= epoch));
-    Ok((in_use && is_known).then(|| in_log.map_or(0, |position| position.record)))
+    // What it held before a rollback belongs to the moment that was left.
+    let rolled_back = superblock.moments.rollbacks.last();
+    let is_left = rolled_back.is_some_and(|rollback| had_last.is_none_or(|epoch| epoch <= rollback.epoch));
+    Ok((in_use && is_known && !is_left).then(|| in_log.map_or(0, |position| position.record)))
 }
 
 /// Whether a journal that may not be replayed any more has records that the log does not contain: a clean close that was

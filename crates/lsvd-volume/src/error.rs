@@ -170,15 +170,17 @@ pub enum Error {
         /// What the probe saw.
         details: String,
     },
-    /// There is no moment of this name: take one of those that there are, a number or a time.
-    #[error("volume '{volume}' has no snapshot '{name}'{}", known_names(.known))]
+    /// A moment can not be reached: there is none such, or what it needs may be deleted. It says which ones can.
+    #[error("volume '{volume}' can not be had as of {moment}: {reason}; {reachable}")]
     NoMoment {
         /// The volume.
         volume: Arc<str>,
-        /// What was asked for.
-        name: String,
-        /// The snapshots that there are.
-        known: Vec<String>,
+        /// The moment that was asked for.
+        moment: String,
+        /// Why not.
+        reason: String,
+        /// What can be reached.
+        reachable: String,
     },
     /// What a moment needs may be deleted: take a later one, or a snapshot.
     #[error(
@@ -218,11 +220,4 @@ fn stored_at(unix_ms: Option<u64>) -> String {
 
 fn by_epoch(epoch: Option<Epoch>) -> String {
     epoch.map(|epoch| format!(" (epoch {epoch})")).unwrap_or_default()
-}
-
-fn known_names(known: &[String]) -> String {
-    match known {
-        [] => ": it has none at all".to_owned(),
-        known => format!(": it has {}", known.join(", ")),
-    }
 }

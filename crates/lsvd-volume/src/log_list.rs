@@ -57,6 +57,10 @@ pub struct LogEntry {
     pub stray: bool,
     /// A kept checkpoint is as of it.
     pub checkpoint: bool,
+    /// It is on a branch that a rollback left: no part of the log as it is now, but of moments before.
+    pub branch: bool,
+    /// The snapshots that are as of it.
+    pub snapshots: Vec<String>,
 }
 
 /// Lists the log of the volume on `bucket`, ascending: of its objects, the `last` that are stored, or all.
@@ -72,6 +76,7 @@ pub async fn list_log(bucket: &Bucket, last: Option<usize>) -> Result<Vec<LogEnt
     }
     let objects = recovered.replay.prefix().objects();
     let next = recovered.replay.next_number();
+    let line = superblock.own_line();
     let mut headers = futures::stream::iter(listed)
         .map(async |entry: ListedLog| (entry, store.read_log_header(entry.number).await))
         .buffered(HEADERS_AT_ONCE);
@@ -90,7 +95,8 @@ pub async fn list_log(bucket: &Bucket, last: Option<usize>) -> Result<Vec<LogEnt
         let number = entry.number;
         let state = objects.find(number).map(|slot| objects.state(slot));
         let payload_blocks = state.map(|state| state.record.payload_blocks);
-        let in_log = number < next && !recovered.replay.skips(number);
+        let branch = !line.contains(number);
+        let in_log = !branch && number < next && !recovered.replay.skips(number);
         let condemned = superblock.is_condemned(number);
         log.push(LogEntry {
             number,
@@ -105,8 +111,16 @@ pub async fn list_log(bucket: &Bucket, last: Option<usize>) -> Result<Vec<LogEnt
             payload_blocks: payload_blocks.or(header.as_ref().map(blocks)).unwrap_or(0),
             live_blocks: in_log.then(|| state.map_or(0, |state| state.live_blocks)),
             condemned,
-            stray: !in_log && recovered.damage.is_none(),
+            stray: !in_log && !branch && recovered.damage.is_none(),
             checkpoint: superblock.checkpoints.iter().any(|kept| kept.stamp.as_of == number),
+            branch,
+            snapshots: superblock
+                .moments
+                .snapshots
+                .iter()
+                .filter(|of| of.as_of == number)
+                .map(|of| of.name.clone())
+                .collect(),
         });
     }
     Ok(log)

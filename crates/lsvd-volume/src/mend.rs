@@ -93,7 +93,9 @@ pub(crate) async fn rebuild(
     let after = before.stamp.as_of;
     let prefix = prefix_of(before).limited_to(region);
     let from = prefix.find_place(region);
-    let mut replay = Replay::from(volume, superblock.size_bytes, superblock.window, prefix);
+    let line = superblock.own_line();
+    let (size_bytes, window) = (superblock.largest_size_bytes(), superblock.window);
+    let mut replay = Replay::from(volume, size_bytes, window, prefix).along(&line);
     if let Some(layout) = &superblock.log_layout {
         replay = replay.taking_format_1(layout.append_format);
     }
@@ -105,7 +107,7 @@ pub(crate) async fn rebuild(
         }
     }
     let mut listed = store.list_log(Some(after)).await?;
-    listed.retain(|entry| entry.number <= newest.stamp.as_of);
+    listed.retain(|entry| entry.number <= newest.stamp.as_of && line.contains(entry.number));
     let mut headers = futures::stream::iter(listed)
         .map(|entry| async move { (entry, store.read_log_header(entry.number).await) })
         .buffered(HEADERS_AT_ONCE);

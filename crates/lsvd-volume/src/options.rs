@@ -6,9 +6,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lsvd_format::ObjectFormat;
+use lsvd_format::{BLOCK_BYTES, ObjectFormat};
 
-use crate::JournalOptions;
+use crate::{Error, JournalOptions};
 
 /// How a new volume is made.
 #[derive(Clone, Debug)]
@@ -263,4 +263,38 @@ impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Environment")
     }
+}
+
+/// Whether a volume can be opened so.
+pub(crate) fn check_options(options: &OpenOptions) -> Result<(), Error> {
+    let invalid = |what: &str| Err(Error::Invalid(what.to_owned()));
+    if options.batch_bytes_max < BLOCK_BYTES || options.batch_bytes_max > 1 << 30 {
+        return invalid("a batch holds 4 KiB to 1 GiB");
+    }
+    if options.buffer_bytes_max < options.batch_bytes_max {
+        return invalid("the write buffer must hold at least one batch");
+    }
+    if options.uploads_max == 0 || options.flush_uploads_max == 0 || options.fetches_max == 0 {
+        return invalid("uploads and fetches at once must be at least 1");
+    }
+    if options.journal.as_ref().is_some_and(|journal| journal.bytes_max < 2 * options.batch_bytes_max) {
+        return invalid("the journal must hold at least two batches");
+    }
+    if options.io_timeout.is_zero() || options.batch_age_max.is_zero() {
+        return invalid("the I/O timeout and the batch age must be above 0");
+    }
+    let UpkeepOptions { look_every, delete_after, collect, .. } = options.upkeep;
+    if look_every.is_zero() || delete_after.is_zero() {
+        return invalid("the pauses between looks and before deletes must be above 0");
+    }
+    if collect.target.is_nan() || collect.target < 1.0 {
+        return invalid("the target of garbage collection is at least 1: what is live has to be held");
+    }
+    if !(collect.slow_above >= 0.0 && collect.stop_above > collect.slow_above) {
+        return invalid("clients are slowed down above the target, and stopped further above");
+    }
+    if !(collect.share > 0.0 && collect.share <= 1.0) {
+        return invalid("the share of garbage collection is above 0 and at most 1");
+    }
+    Ok(())
 }

@@ -145,12 +145,15 @@ fn strays(
         return strays;
     };
     let prefix = recovered.replay.prefix();
+    let line = superblock.own_line();
     let is_fence = |number| prefix.log().skipped.iter().any(|(fence, _)| *fence == number);
     for entry in listed {
         let Some(number) = store.log_number(&entry.name) else { continue };
         let known = prefix.objects().find(number).is_some() || is_fence(number);
         let below = number < superblock.log_first_number;
-        if number <= newest && !known && !below && !superblock.is_condemned(number) {
+        // What a rollback left is needed for as long as a snapshot says so.
+        let counts = line.contains(number) && !below;
+        if number <= newest && counts && !known && !superblock.is_condemned(number) {
             strays.insert(entry.name.clone());
         }
     }

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use lsvd_backend::Listed;
 use lsvd_engine::{LastData, LogState, ObjectIndex, ObjectRecord, ObjectState, Place, Prefix, Replay};
 use lsvd_format::checkpoint::{CheckpointStamp, PartId, Root};
-use lsvd_format::superblock::{CheckpointRef, Superblock};
+use lsvd_format::superblock::{CheckpointRef, Line, Superblock};
 use lsvd_format::{AnyHeader, ObjectIdentity, SequenceNumber, SuperblockNumber, names};
 
 use crate::Error;
@@ -23,7 +23,7 @@ use crate::store::{ListedLog, VolumeStore};
 /// Headers fetched at once: recovery's time is round trips, not bytes.
 pub(crate) const HEADERS_AT_ONCE: usize = 100;
 
-/// What the listing held besides the gapless run.
+/// What the listing held of the line besides the gapless run.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     pub(crate) replay: Replay,
@@ -50,13 +50,19 @@ pub(crate) async fn recover(
         true => BTreeMap::new(),
         false => stored_parts(store).await?,
     };
+    let line = superblock.own_line();
     let mut unusable = Vec::new();
     // Newest first: the one before is used only if this one is no good, and says so.
     for checkpoint in superblock.checkpoints.iter().rev() {
         if let Some(prefix) = read_prefix(store, superblock, checkpoint, &stored).await? {
-            let replay = Replay::from(superblock.volume_id, superblock.size_bytes, superblock.window, prefix);
-            let behind = Some((checkpoint.stamp, *checkpoint == superblock.checkpoints[0]));
-            if let Some(recovered) = replay_log(store, superblock, replay, behind, stop_at_damage).await? {
+            let behind = Behind {
+                stamp: checkpoint.stamp,
+                prefix,
+                may_be_gone: *checkpoint == superblock.checkpoints[0],
+            };
+            if let Some(recovered) =
+                replay_log(store, superblock, &line, Some(behind), stop_at_damage).await?
+            {
                 return Ok(Recovered { base: Some(*checkpoint), unusable, ..recovered });
             }
         }
@@ -68,9 +74,7 @@ pub(crate) async fn recover(
                       the checkpoints' objects";
         return Err(store.corrupt(name, reason));
     }
-    let first = superblock.log_first_number;
-    let replay = Replay::new(superblock.volume_id, superblock.size_bytes, superblock.window, first);
-    let recovered = replay_log(store, superblock, replay, None, stop_at_damage).await?;
+    let recovered = replay_log(store, superblock, &line, None, stop_at_damage).await?;
     Ok(recovered.expect("a log from its beginning can be followed"))
 }
 
@@ -88,7 +92,9 @@ pub(crate) async fn recover_for_reading(
             return Ok((number, superblock, recovered?));
         }
         let (newest, now) = newest_readable(store, skip_damaged).await?;
-        let whole = recovered.as_ref().ok().filter(|recovered| recovered.damage.is_none());
+        // What was written since a rollback seems to follow what that left, by a superblock that does not know it.
+        let same_line = now.moments.rollbacks == superblock.moments.rollbacks;
+        let whole = recovered.as_ref().ok().filter(|recovered| same_line && recovered.damage.is_none());
         // What lies behind a kept checkpoint is not deleted, and without two of them nothing is.
         let stays = whole.is_some_and(|recovered| match recovered.base {
             Some(base) => now.checkpoints.contains(&base),
@@ -110,7 +116,7 @@ pub(crate) async fn recover_newest(store: &VolumeStore) -> Result<(SuperblockNum
 }
 
 /// The objects of the checkpoints' folder, with their lengths.
-async fn stored_parts(store: &VolumeStore) -> Result<BTreeMap<PartId, u64>, Error> {
+pub(crate) async fn stored_parts(store: &VolumeStore) -> Result<BTreeMap<PartId, u64>, Error> {
     let listed = store.bucket().list(names::CHECKPOINT_FOLDER, None).await;
     let listed = listed.map_err(|error| store.store_error(error))?;
     let part = |entry: &Listed| Some((names::parse_checkpoint_part(&entry.name)?, entry.object_bytes));
@@ -118,7 +124,7 @@ async fn stored_parts(store: &VolumeStore) -> Result<BTreeMap<PartId, u64>, Erro
 }
 
 /// What a checkpoint holds; `None` if its root or an object that it refers to is damaged or gone, which is said.
-async fn read_prefix(
+pub(crate) async fn read_prefix(
     store: &VolumeStore,
     superblock: &Superblock,
     checkpoint: &CheckpointRef,
@@ -139,15 +145,32 @@ async fn read_prefix(
     Ok(None)
 }
 
-/// Replays the log from where `replay` stands. Behind a checkpoint (with whether it is the oldest kept one) gives `None`
-/// if that does not belong to this log.
-async fn replay_log(
+/// A checkpoint that the log is replayed behind.
+pub(crate) struct Behind {
+    pub(crate) stamp: CheckpointStamp,
+    pub(crate) prefix: Prefix,
+    /// The object that it is as of may be deleted: only what is above the oldest kept one stays for sure.
+    pub(crate) may_be_gone: bool,
+}
+
+/// Replays a line of the log, behind a checkpoint or from its beginning. Gives `None` if the checkpoint does not belong to
+/// this log. What is not on the line is not looked at.
+pub(crate) async fn replay_log(
     store: &VolumeStore,
     superblock: &Superblock,
-    mut replay: Replay,
-    behind: Option<(CheckpointStamp, bool)>,
+    line: &Line,
+    behind: Option<Behind>,
     stop_at_damage: bool,
 ) -> Result<Option<Recovered>, Error> {
+    let (volume, size_bytes, window) =
+        (superblock.volume_id, superblock.largest_size_bytes(), superblock.window);
+    let (replay, behind) = match behind {
+        Some(Behind { stamp, prefix, may_be_gone }) => {
+            (Replay::from(volume, size_bytes, window, prefix), Some((stamp, may_be_gone)))
+        }
+        None => (Replay::new(volume, size_bytes, window, superblock.log_first_number), None),
+    };
+    let mut replay = replay.along(line);
     if let Some(layout) = &superblock.log_layout {
         replay = replay.taking_format_1(layout.append_format);
     }
@@ -157,10 +180,11 @@ async fn replay_log(
     let below =
         (superblock.log_first_number.0 > 1).then(|| SequenceNumber(superblock.log_first_number.0 - 1));
     let mut listed = store.list_log(after.or(below)).await?;
-    if let Some((stamp, oldest)) = behind {
+    listed.retain(|entry| line.contains(entry.number));
+    if let Some((stamp, may_be_gone)) = behind {
         let own = listed.first().is_some_and(|entry| entry.number == stamp.as_of).then(|| listed.remove(0));
         let of = (superblock.volume_id, stamp);
-        match stamp::compare(store, of, replay.prefix(), own, oldest).await? {
+        match stamp::compare(store, of, replay.prefix(), own, may_be_gone).await? {
             Own::Same => {}
             Own::Other => return Ok(None),
             Own::Damaged(damage) if stop_at_damage => {

@@ -196,8 +196,9 @@ async fn claim(store: &VolumeStore, options: &RemoveOptions) -> Result<(Found, N
 
 /// Fences the old writer, and then says that the volume is being removed.
 async fn begin(store: &VolumeStore, options: &RemoveOptions, named: &NamedState) -> Result<Removal, Error> {
-    let superblock = named.get().await;
-    let removal = match end_log(store, &options.environment, &superblock).await {
+    let (mut number, mut superblock) = (named.number().await, named.get().await);
+    let ended = end_log(store, &options.environment, (&mut number, &mut superblock), false);
+    let removal = match ended.await {
         Ok(ended) => {
             let log_next = SequenceNumber(ended.fence.0.saturating_add(superblock.window));
             Removal { fence: Some(ended.fence), log_next, finished: false }

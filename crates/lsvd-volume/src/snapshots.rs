@@ -139,6 +139,11 @@ fn snapshot_of(
 
 /// There is no snapshot of this name, but there are others.
 pub(crate) fn no_snapshot(label: &str, superblock: &Superblock, name: &str) -> Error {
-    let names = superblock.moments.snapshots.iter().map(|snapshot| snapshot.name.clone());
-    Error::NoMoment { volume: label.into(), name: name.to_owned(), known: names.collect() }
+    let known: Vec<&str> = superblock.moments.snapshots.iter().map(|known| known.name.as_str()).collect();
+    let reachable = match &known[..] {
+        [] => "it has no snapshots".to_owned(),
+        known => format!("it has {}", known.join(", ")),
+    };
+    let reason = "there is no such snapshot".to_owned();
+    Error::NoMoment { volume: label.into(), moment: name.to_owned(), reason, reachable }
 }

@@ -25,6 +25,7 @@ use crate::acceptance::in_use;
 use crate::recovery::{Recovered, is_unbegun_mark, load_wanted, recover};
 use crate::root::newest_readable;
 use crate::store::{Put, VolumeStore};
+use crate::wound_back::{drop_what_lies_behind, recover_shorter};
 use crate::{Environment, Error, OpenOptions, Recovery};
 
 /// Superblock versions kept when old ones are pruned.
@@ -41,6 +42,8 @@ pub(crate) struct TakenOver {
     pub(crate) superblock: Superblock,
     pub(crate) replay: Replay,
     pub(crate) recovery: Recovery,
+    /// The checkpoint that it was recovered from.
+    pub(crate) base: Option<CheckpointRef>,
     /// Checkpoints that the superblock names and that are of no use: the next one takes their place.
     pub(crate) unusable: Vec<CheckpointRef>,
 }
@@ -54,7 +57,7 @@ pub(crate) async fn take_over(
 ) -> Result<TakenOver, Error> {
     let writer = WriterId((options.environment.random)());
     let (number, superblock) = raise_epoch(store, options, writer, journal, known).await?;
-    match end_older_writers(store, &options.environment, number, superblock).await {
+    match end_older_writers(store, options, number, superblock).await {
         Err(error @ (Error::Corrupt { .. } | Error::Missing { .. })) => {
             Err(fenced_or(store, number, error).await)
         }
@@ -65,12 +68,14 @@ pub(crate) async fn take_over(
 /// Steps 2 to 4, in the epoch that version `number` began.
 async fn end_older_writers(
     store: &VolumeStore,
-    environment: &Environment,
+    options: &OpenOptions,
     mut number: SuperblockNumber,
     mut superblock: Superblock,
 ) -> Result<TakenOver, Error> {
+    let environment = &options.environment;
     tracing::info!(volume = %store.label(), epoch = %superblock.epoch, "starting recovery");
-    let Ended { mut replay, mut strays, fence, unusable } = end_log(store, environment, &superblock).await?;
+    let ended = end_log(store, environment, (&mut number, &mut superblock), options.accept_shorter_log);
+    let Ended { mut replay, mut strays, fence, base, unusable } = ended.await?;
     load_wanted(store, &mut replay).await?; // of what was taken in on the way
     if store.append_format() == ObjectFormat::V1 {
         // Before the look for a newer writer: what is listed now is none of its objects.
@@ -92,7 +97,7 @@ async fn end_older_writers(
     }
     let recovery =
         Recovery { objects_processed, objects_archived, durable_number: fence, journal_records: 0 };
-    Ok(TakenOver { number, superblock, replay, recovery, unusable })
+    Ok(TakenOver { number, superblock, replay, recovery, base, unusable })
 }
 
 /// The log of the older writers, which none of them can add to any more.
@@ -101,26 +106,35 @@ pub(crate) struct Ended {
     /// Numbers that were listed and are no part of it.
     pub(crate) strays: Vec<SequenceNumber>,
     pub(crate) fence: SequenceNumber,
+    pub(crate) base: Option<CheckpointRef>,
     pub(crate) unusable: Vec<CheckpointRef>,
 }
 
-/// Recovery and step 2, in the epoch of `superblock`.
+/// Recovery and step 2, in the epoch of the superblock's version.
 pub(crate) async fn end_log(
     store: &VolumeStore,
     environment: &Environment,
-    superblock: &Superblock,
+    (number, superblock): (&mut SuperblockNumber, &mut Superblock),
+    accept_shorter_log: bool,
 ) -> Result<Ended, Error> {
-    let Recovered { mut replay, strays, unbegun_mark, unusable, .. } =
-        recover(store, superblock, false).await?;
-    refuse_a_newer_log(store, superblock, &replay)?;
-    refuse_a_hole(store, &replay, &strays, superblock.window).await?;
-    refuse_a_shorter_log(store, superblock, &replay)?;
+    let recovered = match accept_shorter_log {
+        true => recover_shorter(store, superblock).await?,
+        false => recover(store, superblock, false).await?,
+    };
+    refuse_a_newer_log(store, superblock, &recovered.replay)?;
+    refuse_a_hole(store, &recovered.replay, &recovered.strays, superblock.window).await?;
+    refuse_a_shorter_log(store, superblock, &recovered.replay)?;
+    refuse_to_end_before_a_rollback(store, superblock, &recovered.replay)?;
+    if accept_shorter_log {
+        drop_what_lies_behind(store, environment, &recovered, (number, superblock)).await?;
+    }
+    let Recovered { mut replay, strays, unbegun_mark, base, unusable, .. } = recovered;
     let fence = match unbegun_mark {
         // It ended what older writers can acknowledge, and its own writer can not begin any more.
         Some(mark) => mark,
         None => land_fence(store, environment, superblock, &mut replay).await?,
     };
-    Ok(Ended { replay, strays, fence, unusable })
+    Ok(Ended { replay, strays, fence, base, unusable })
 }
 
 /// Step 1: creates the superblock version that begins this writer's epoch.
@@ -228,6 +242,24 @@ fn refuse_a_shorter_log(store: &VolumeStore, superblock: &Superblock, replay: &R
     let reason = format!(
         "it is missing, though the log had reached number {reached}: restore it; open read-only what lies before it; or, \
          if the newest objects were deleted to wind the volume back, open with --accept-shorter-log"
+    );
+    Err(store.corrupt(store.log_name(next), reason))
+}
+
+/// A log that ends before the moment that a rollback went back to has no numbers to go on with: those that follow belong to
+/// what was left.
+fn refuse_to_end_before_a_rollback(
+    store: &VolumeStore,
+    superblock: &Superblock,
+    replay: &Replay,
+) -> Result<(), Error> {
+    let next = replay.next_number();
+    let Some((to, _)) = superblock.own_line().jumps().find(|(to, _)| *to >= next) else {
+        return Ok(());
+    };
+    let reason = format!(
+        "it is missing, though the volume was rolled back to number {to}, which is behind it: restore it, or open read-only \
+         what lies before it"
     );
     Err(store.corrupt(store.log_name(next), reason))
 }

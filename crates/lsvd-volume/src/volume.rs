@@ -11,9 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use lsvd_backend::Bucket;
 use lsvd_engine::{Config, Engine, Request};
-use lsvd_format::{
-    BLOCK_BYTES, Epoch, JournalId, JournalPosition, ObjectFormat, SequenceNumber, VolumeId, WriterId,
-};
+use lsvd_format::superblock::Superblock;
+use lsvd_format::{Epoch, JournalId, JournalPosition, ObjectFormat, SequenceNumber, VolumeId, WriterId};
 use lsvd_local::{Journal, JournalWriter};
 use tokio::sync::Mutex;
 
@@ -24,14 +23,16 @@ use crate::fetch::Fetcher;
 use crate::garbage::{CollectionGoal, CollectionStep, Garbage, GivenBack, garbage, run_to_its_end};
 use crate::guarantees::check_guarantees;
 use crate::journal;
+use crate::moments::{At, Moment, recover_at};
 use crate::named::NamedState;
 use crate::occupancy::refuse_if_in_use;
+use crate::options::check_options;
 use crate::recovery::{Recovered, recover_for_reading};
 use crate::store::VolumeStore;
 use crate::takeover::{TakenOver, take_over};
 use crate::tasks::Tasks;
 use crate::upkeep::Upkeep;
-use crate::{Error, OpenOptions, UpkeepOptions};
+use crate::{Error, OpenOptions};
 
 /// How often a volume that closes looks whether all that was let in is stored.
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -186,7 +187,8 @@ impl Drop for Inner {
 /// How a volume is opened.
 #[derive(Clone, Copy)]
 enum Access {
-    ReadOnly,
+    /// As of a moment, or of the present.
+    ReadOnly(Option<SequenceNumber>),
     /// With the last record of its journal that the log contains, if it has one.
     Write(Option<JournalPosition>),
 }
@@ -207,9 +209,9 @@ impl Volume {
         let journal = open_journal(&store, &options).await?;
         let journal_id = journal.as_ref().map(Journal::id);
         let taken = take_over(&store, &options, journal_id, known).await?;
-        let TakenOver { mut number, mut superblock, replay, recovery, unusable } = taken;
+        let TakenOver { mut number, mut superblock, replay, recovery, base, unusable } = taken;
         let (Some(journal), Some(place)) = (journal, options.journal.clone()) else {
-            let found = TakenOver { number, superblock, replay, recovery, unusable };
+            let found = TakenOver { number, superblock, replay, recovery, base, unusable };
             return Ok(Self::start(store, options, found, Access::Write(None)));
         };
         let named = (&mut number, &mut superblock);
@@ -219,7 +221,7 @@ impl Volume {
         let buffer_bytes_max = options.buffer_bytes_max;
         let replaying = journal.replay(contained).map_err(|error| Error::journal(store.label(), error))?;
         let identity = (superblock.epoch, superblock.writer_id);
-        let found = TakenOver { number, superblock, replay, recovery, unusable };
+        let found = TakenOver { number, superblock, replay, recovery, base, unusable };
         let mut opened = Self::start(store, options, found, Access::Write(Some(position)));
         let core = opened.inner.core.clone();
         let (writer, records) = journal::replay(&core, &place, replaying, buffer_bytes_max).await?;
@@ -257,14 +259,38 @@ impl Volume {
         if let Some(journal) = superblock.journal {
             tracing::warn!(volume = %store.label(), "journal {journal} is in use: what only it holds is not shown");
         }
-        let found = TakenOver { number, superblock, replay, recovery, unusable: Vec::new() };
-        Ok(Self::start(store, options, found, Access::ReadOnly))
+        let found = TakenOver { number, superblock, replay, recovery, base: None, unusable: Vec::new() };
+        Ok(Self::start(store, options, found, Access::ReadOnly(None)))
+    }
+
+    /// Opens for reading as of a moment, with the size that the volume had then: writes nothing, fences nobody. It stays at
+    /// that moment; when nothing holds it any more, reads of what was deleted fail and say so.
+    ///
+    /// # Errors
+    /// [`Error::NoMoment`] if it can not be reached; [`Error::NotFound`], or the store's.
+    pub async fn open_read_only_at(
+        bucket: Bucket,
+        moment: &Moment,
+        options: OpenOptions,
+    ) -> Result<Self, Error> {
+        check_options(&options)?;
+        let store = VolumeStore::new(bucket);
+        let At { number, superblock, recovered, as_of, size_bytes } = recover_at(&store, moment).await?;
+        let replay = recovered.replay;
+        let recovery = Recovery {
+            objects_processed: replay.objects_processed(),
+            durable_number: as_of,
+            ..Recovery::default()
+        };
+        let superblock = Superblock { size_bytes, ..superblock };
+        let found = TakenOver { number, superblock, replay, recovery, base: None, unusable: Vec::new() };
+        Ok(Self::start(store, options, found, Access::ReadOnly(Some(as_of))))
     }
 
     fn start(store: VolumeStore, options: OpenOptions, found: TakenOver, access: Access) -> Self {
-        let TakenOver { number: superblock_number, superblock, replay, recovery, unusable } = found;
+        let TakenOver { number: superblock_number, superblock, replay, recovery, unusable, .. } = found;
         let (read_only, journal) = match access {
-            Access::ReadOnly => (true, None),
+            Access::ReadOnly(_) => (true, None),
             Access::Write(journal) => (false, journal),
         };
         let config = Config {
@@ -298,7 +324,10 @@ impl Volume {
             NamedState::new(store.clone(), options.environment.clone(), superblock_number, superblock.clone())
         });
         let keeps_up = description.append_format == ObjectFormat::V2;
-        let reader = read_only.then(|| Reader::new(config.clone(), superblock_number));
+        let reader = match access {
+            Access::ReadOnly(moment) => Some(Reader::new(config.clone(), superblock_number, moment)),
+            Access::Write(_) => None,
+        };
         let mut engine = Engine::new(config, replay.finish());
         engine.set_kept_until(superblock.pins().newest());
         let engine = match description.append_format {
@@ -620,37 +649,4 @@ impl Volume {
             }
         }
     }
-}
-
-fn check_options(options: &OpenOptions) -> Result<(), Error> {
-    let invalid = |what: &str| Err(Error::Invalid(what.to_owned()));
-    if options.batch_bytes_max < BLOCK_BYTES || options.batch_bytes_max > 1 << 30 {
-        return invalid("a batch holds 4 KiB to 1 GiB");
-    }
-    if options.buffer_bytes_max < options.batch_bytes_max {
-        return invalid("the write buffer must hold at least one batch");
-    }
-    if options.uploads_max == 0 || options.flush_uploads_max == 0 || options.fetches_max == 0 {
-        return invalid("uploads and fetches at once must be at least 1");
-    }
-    if options.journal.as_ref().is_some_and(|journal| journal.bytes_max < 2 * options.batch_bytes_max) {
-        return invalid("the journal must hold at least two batches");
-    }
-    if options.io_timeout.is_zero() || options.batch_age_max.is_zero() {
-        return invalid("the I/O timeout and the batch age must be above 0");
-    }
-    let UpkeepOptions { look_every, delete_after, collect, .. } = options.upkeep;
-    if look_every.is_zero() || delete_after.is_zero() {
-        return invalid("the pauses between looks and before deletes must be above 0");
-    }
-    if collect.target.is_nan() || collect.target < 1.0 {
-        return invalid("the target of garbage collection is at least 1: what is live has to be held");
-    }
-    if !(collect.slow_above >= 0.0 && collect.stop_above > collect.slow_above) {
-        return invalid("clients are slowed down above the target, and stopped further above");
-    }
-    if !(collect.share > 0.0 && collect.share <= 1.0) {
-        return invalid("the share of garbage collection is above 0 and at most 1");
-    }
-    Ok(())
 }

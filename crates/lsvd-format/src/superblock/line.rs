@@ -64,6 +64,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Epoch;
 
     const fn number(number: u64) -> SequenceNumber {
         SequenceNumber(number)
@@ -72,7 +73,7 @@ mod tests {
     fn rollbacks() -> Vec<Rollback> {
         // 1..=10, back to 6, 20..=29, back to 25, 40..=49, back to 10 on the first branch, 60..
         [(6, 20), (25, 40), (10, 60)]
-            .map(|(to, next)| Rollback { to: number(to), next: number(next), unix_ms: 0 })
+            .map(|(to, next)| Rollback { to: number(to), next: number(next), epoch: Epoch(to), unix_ms: 0 })
             .to_vec()
     }
 

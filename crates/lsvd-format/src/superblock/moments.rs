@@ -4,13 +4,13 @@
 //! 1. the feature that goes with each of them is there if and only if it is;
 //! 2. snapshots are by ascending time of making as far as they were made, and no two have one name;
 //! 3. a snapshot's base is on its line and not above it; every kept checkpoint is on the volume's own line;
-//! 4. each rollback goes to a lower number, and its next number is above those of all before.
+//! 4. each rollback goes to a lower number, its next number is above those of all before, and epochs do not fall.
 
 use serde::{Deserialize, Serialize};
 
 use super::named::CheckpointRef;
 use super::{Line, Superblock};
-use crate::{BLOCK_BYTES, NUMBER_MAX, SequenceNumber, VOLUME_BYTES_MAX};
+use crate::{BLOCK_BYTES, Epoch, NUMBER_MAX, SequenceNumber, VOLUME_BYTES_MAX};
 
 /// Of `features_to_write` while there is a snapshot: whoever does not know snapshots would delete what they need.
 pub const FEATURE_SNAPSHOT: &str = "snapshot";
@@ -72,6 +72,8 @@ pub struct Rollback {
     pub to: SequenceNumber,
     /// The number that follows it.
     pub next: SequenceNumber,
+    /// The opening that did it: a journal of an earlier one belongs to what was left.
+    pub epoch: Epoch,
     /// When, in milliseconds since 1970 by the clock of whoever did it.
     pub unix_ms: u64,
 }
@@ -183,8 +185,15 @@ impl Superblock {
         if rollbacks.len() > ROLLBACKS_MAX {
             return Err(format!("{} rollbacks, where {ROLLBACKS_MAX} is the most", rollbacks.len()));
         }
-        let mut before = SequenceNumber(0);
-        for Rollback { to, next, .. } in rollbacks {
+        let (mut before, mut epoch_before) = (SequenceNumber(0), Epoch(0));
+        for Rollback { to, next, epoch, .. } in rollbacks {
+            if *epoch < epoch_before || *epoch > self.epoch {
+                return Err(format!(
+                    "a rollback of epoch {epoch}, behind epoch {epoch_before} and up to {}",
+                    self.epoch
+                ));
+            }
+            epoch_before = *epoch;
             if *to < self.log_first_number || next.0 > NUMBER_MAX || to >= next || *next <= before {
                 return Err(format!("a rollback to {to} that goes on with {next}"));
             }

@@ -2,7 +2,7 @@
 //!
 //! Knows numbers and places, not what lies there. Invariants:
 //! 1. checkpoints are oldest first, and none is of a later opening than the superblock that names it;
-//! 2. only what lies at or below the oldest of at least two checkpoints is condemned (rule 7).
+//! 2. only what lies at or below the oldest of at least two checkpoints is condemned (rule 7), until a rollback.
 
 use serde::{Deserialize, Serialize};
 
@@ -96,9 +96,9 @@ impl Superblock {
             return Err("the condemned numbers are not in order, or two ranges could be one".to_owned());
         }
         let oldest = match &self.checkpoints[..] {
-            [oldest, _, ..] => oldest.stamp.as_of,
-            // A rollback left the checkpoints that it was condemned by; what is condemned may still be there.
+            // A rollback may have left the checkpoints that it was condemned by; what is condemned may still be there.
             _ if !self.moments.rollbacks.is_empty() => SequenceNumber(NUMBER_MAX),
+            [oldest, _, ..] => oldest.stamp.as_of,
             kept => return Err(format!("numbers are condemned with {} checkpoints", kept.len())),
         };
         if last.last > oldest || self.condemned[0].first < self.log_first_number {

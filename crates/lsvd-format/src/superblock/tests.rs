@@ -163,7 +163,7 @@ pub(super) fn example_of(
 }
 
 fn rollback(to: u64, next: u64) -> Rollback {
-    Rollback { to: SequenceNumber(to), next: SequenceNumber(next), unix_ms: 5 }
+    Rollback { to: SequenceNumber(to), next: SequenceNumber(next), epoch: Epoch(1), unix_ms: 5 }
 }
 
 /// An lsvd that does not know them would delete what a snapshot needs, or follow a branch that was left.

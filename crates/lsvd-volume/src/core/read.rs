@@ -10,12 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use lsvd_engine::{Config, Engine, Event, ObjectRecord, Place, PlanPiece, RegionContent};
 use lsvd_format::checkpoint::{RegionIndex, encode_region};
-use lsvd_format::{SuperblockNumber, names};
+use lsvd_format::{SequenceNumber, SuperblockNumber, names};
 use tokio::sync::oneshot;
 
 use super::Core;
 use crate::Error;
 use crate::mend::{Rebuilt, has, rebuild};
+use crate::moments::{Moment, recover_at};
 use crate::recovery::recover_newest;
 use crate::regions::{read_regions, read_root, region_run};
 use crate::root::newest_readable;
@@ -31,14 +32,16 @@ const PLANS_MAX: u32 = 3;
 /// What a volume that is open for reading needs to go on when it is behind.
 pub(crate) struct Reader {
     config: Config,
+    /// The moment that it shows, if that is not the present.
+    moment: Option<SequenceNumber>,
     /// The superblock version that it last read.
     as_of: AtomicU64,
     newest: tokio::sync::Mutex<SuperblockNumber>,
 }
 
 impl Reader {
-    pub(crate) fn new(config: Config, as_of: SuperblockNumber) -> Self {
-        Self { config, as_of: AtomicU64::new(as_of.0), newest: tokio::sync::Mutex::new(as_of) }
+    pub(crate) fn new(config: Config, as_of: SuperblockNumber, moment: Option<SequenceNumber>) -> Self {
+        Self { config, moment, as_of: AtomicU64::new(as_of.0), newest: tokio::sync::Mutex::new(as_of) }
     }
 
     fn as_of(&self) -> SuperblockNumber {
@@ -134,7 +137,14 @@ impl Core {
         if *newest > before {
             return Ok(()); // somebody else did, meanwhile
         }
-        let (number, prefix) = recover_newest(&self.store).await?;
+        let (number, prefix) = match reader.moment {
+            None => recover_newest(&self.store).await?,
+            // The same content by another checkpoint; or nothing holds it any more, which is said.
+            Some(moment) => {
+                let at = recover_at(&self.store, &Moment::Number(moment)).await?;
+                (at.number, at.recovered.replay.finish())
+            }
+        };
         let next = prefix.log().next;
         let engine = Engine::new(reader.config.clone(), prefix);
         self.engine(|old| *old = engine);

@@ -94,6 +94,8 @@ struct State {
     in_flight: Vec<(u64, Verb, String)>,
     next_id: u64,
     peaks: Vec<(Verb, String, usize)>,
+    /// Requests that are still carried out before none is, and whether the next one has its effect.
+    dies: Option<(usize, bool)>,
 }
 
 pub(crate) struct Store {
@@ -137,9 +139,15 @@ impl Store {
         self.state().rules.clear();
     }
 
+    /// After so many requests the store answers nothing any more; the next one has its effect all the same, or not.
+    pub(crate) fn dies_after(&self, requests: usize, with_effect: bool) {
+        self.state().dies = Some((requests, with_effect));
+    }
+
     /// Drops all rules and lets go what hangs.
     pub(crate) fn release(&self) {
         self.state().rules.clear();
+        self.state().dies = None;
         self.released.send_modify(|generation| *generation += 1);
     }
 
@@ -265,6 +273,20 @@ impl Store {
         tokio::task::yield_now().await;
         if self.is_cut_off(verb) {
             return Err(trouble("cut off"));
+        }
+        let dies = match &mut self.state().dies {
+            Some((0, with_effect)) => Some(std::mem::take(with_effect)),
+            Some((left, _)) => {
+                *left -= 1;
+                None
+            }
+            None => None,
+        };
+        if let Some(with_effect) = dies {
+            if with_effect {
+                effect.await?;
+            }
+            return std::future::pending().await;
         }
         match fate {
             None | Some(Fate::BreaksOff(_)) => {}

@@ -7,8 +7,10 @@ use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use lsvd_format::{SuperblockNumber, names, superblock};
-use lsvd_volume::{Error, Files, JournalError, JournalOptions, OpenOptions, Volume, inspect};
+use lsvd_format::{SequenceNumber, SuperblockNumber, names, superblock};
+use lsvd_volume::{
+    Error, Files, JournalError, JournalOptions, Moment, OpenOptions, Volume, inspect, rollback,
+};
 
 use crate::common::{BLOCK, Fate, MIB, Verb, World, blocks, fill_of, settle, write_block};
 
@@ -572,6 +574,35 @@ async fn a_journal_that_a_close_left_behind_is_begun_anew() {
             Err(error) => assert!(more && matches!(error, Error::JournalPassedOver { .. }), "{error}"),
         }
     }
+}
+
+/// Rule 1: rolling back is refused while a journal is in use; one that was closed and is still on its disk holds what belongs to
+/// the moment that was left, and is not replayed, also where the log's last data were written with it.
+#[tokio::test(start_paused = true)]
+async fn a_journal_is_not_replayed_behind_a_rollback() {
+    let (world, disk) = (World::new().await, Disk::default());
+    let volume = open(&world, &disk).await;
+    let mut numbers = Vec::new();
+    for fill in 1..=3 {
+        volume.write(0, blocks(2048, fill), false).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        numbers.push(volume.stats().durable_number);
+    }
+    volume.flush().await.unwrap();
+    let left = disk.copy();
+    let to = Moment::Number(SequenceNumber(numbers[0]));
+    let refused = rollback(&world.bucket, &to, world.options()).await;
+    assert!(matches!(refused, Err(Error::JournalNeeded { .. })), "{refused:?}");
+    write_block(&volume, 0, 3).await.expect("it is not fenced");
+    volume.close().await.unwrap();
+    rollback(&world.bucket, &to, world.options()).await.unwrap();
+    let refused = try_open(&world, &left).await;
+    assert!(matches!(refused, Err(Error::JournalPassedOver { .. })), "{refused:?}");
+    let volume = open(&world, &disk).await;
+    assert_eq!(fill_of(&volume, 0).await.unwrap(), 1);
+    write_block(&volume, 1, 5).await.unwrap();
+    crash(&world, volume).await;
+    assert_eq!(fill_of(&open(&world, &disk).await, 1).await.unwrap(), 5);
 }
 
 /// The journal `left`, to which its next opening added what the store never got.
