@@ -208,7 +208,8 @@ fn check_segment(segment: &str) -> Result<(), UrlError> {
     }
     if segment.contains('@') {
         return refuse(
-            "'@' is kept for naming snapshots, which can not be opened yet; it can not be in a path",
+            "'@' is kept for naming snapshots and other moments of a volume, where a command takes one; it can not be in a \
+             path",
         );
     }
     if segment.contains(['\\', '%', '?', '#']) || segment.chars().any(char::is_control) {

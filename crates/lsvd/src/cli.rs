@@ -8,6 +8,7 @@ mod adopt;
 mod attach;
 mod create;
 mod demo;
+mod diff;
 mod doctor;
 mod gc;
 mod info;
@@ -15,6 +16,7 @@ mod log;
 mod ls;
 mod manual;
 mod rm;
+mod rollback;
 mod serve;
 mod status;
 #[cfg(test)]
@@ -29,6 +31,7 @@ pub(crate) use self::adopt::Adopt;
 pub(crate) use self::attach::{Attach, Detach};
 pub(crate) use self::create::Create;
 pub(crate) use self::demo::Demo;
+pub(crate) use self::diff::Diff;
 pub(crate) use self::doctor::Doctor;
 pub(crate) use self::gc::{Collecting, Gc, Upgrade};
 pub(crate) use self::info::Info;
@@ -36,6 +39,7 @@ pub(crate) use self::log::Log;
 pub(crate) use self::ls::Ls;
 pub(crate) use self::manual::{Completions, Man};
 pub(crate) use self::rm::Rm;
+pub(crate) use self::rollback::Rollback;
 pub(crate) use self::serve::{Flush, Serve};
 pub(crate) use self::status::{ControlPlace, Status};
 pub(crate) use self::top::Top;
@@ -52,15 +56,16 @@ Exit codes:
   3    the store is away, refuses or is full: credentials, network, configuration
   4    fenced: another writer took the volume over
   5    corrupt, or written by a newer lsvd
-  6    not there, or there already
+  6    not there, or there already; a moment that can not be reached
   7    the store does not hold create-only PUT, and nobody vouched for a single writer
-  8    --if-free, adopt, gc, upgrade, rm: somebody else seems to write the volume
+  8    --if-free, adopt, gc, upgrade, rollback, rm: somebody else seems to write the volume
   9    the local journal is needed, damaged, in use or another volume's, or its disk failed
   10   rm: something that is kept needs the volume
   130  stopped at once by a second signal
 
 Volumes are named by URL: file:///DIR/VOLUME, s3://BUCKET/PREFIX/VOLUME, az://CONTAINER/PREFIX/VOLUME,
-gs://BUCKET/PREFIX/VOLUME, memory://NAME/VOLUME. Credentials come from the environment (AWS_ACCESS_KEY_ID and the
+gs://BUCKET/PREFIX/VOLUME, memory://NAME/VOLUME; serve, info and diff take a moment of one behind it: URL@SNAPSHOT, URL@NUMBER
+of the log, URL@2026-11-25T20:00:00Z. Credentials come from the environment (AWS_ACCESS_KEY_ID and the
 like) or from a profile, never from the command line.";
 
 /// Bottomless block volumes on object storage, served over NBD.
@@ -138,6 +143,8 @@ impl Cli {
             Command::Gc(arguments) => Some(arguments.common.lines),
             Command::Upgrade(arguments) => Some(arguments.common.lines),
             Command::Rm(arguments) => Some(arguments.lines),
+            Command::Rollback(arguments) => Some(arguments.lines),
+            Command::Diff(arguments) => Some(arguments.lines),
             Command::Doctor(arguments) => Some(arguments.lines),
             Command::Attach(arguments) => Some(arguments.lines),
             Command::Detach(arguments) => Some(arguments.lines),
@@ -177,6 +184,10 @@ pub(crate) enum Command {
     Upgrade(Upgrade),
     /// Delete a volume, all of it
     Rm(Rm),
+    /// Take a volume back to an earlier moment; what came since stays as a snapshot
+    Rollback(Rollback),
+    /// List what changed between two moments of a volume, writing nothing
+    Diff(Diff),
     /// Examine a store: what it promises, what it permits, how fast it is, what its settings would do to a volume
     Doctor(Doctor),
     /// Create, serve, write, kill, recover and verify a volume in a temporary directory

@@ -57,6 +57,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Gc(arguments) => on_runtime(commands::gc::gc(arguments)),
         Command::Upgrade(arguments) => on_runtime(commands::gc::upgrade(arguments)),
         Command::Rm(arguments) => on_runtime(commands::rm::run(arguments)),
+        Command::Rollback(arguments) => on_runtime(commands::rollback::run(arguments)),
+        Command::Diff(arguments) => on_runtime(commands::diff::run(arguments)),
         Command::Doctor(arguments) => on_runtime(commands::doctor::run(arguments)),
         Command::Demo(arguments) => on_runtime(demo::run(arguments)),
         Command::Licenses => commands::manual::licenses(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use lsvd_backend::doctor::Examination;
 use lsvd_backend::{Bucket, BucketUrl, RetryPolicy, StoreOptions};
+use lsvd_volume::Moment;
 
 use crate::cli;
 use crate::exit::Usage;
@@ -58,6 +59,39 @@ fn open(url: BucketUrl, name: String, store: &cli::Store, errand: Errand) -> any
     let bucket = Bucket::open(&url, &options(store, errand.create_root))
         .with_context(|| format!("cannot {} volume '{name}'", errand.verb))?;
     Ok(Place { url, name, bucket: bucket.with_retry(retry(errand.patience)) })
+}
+
+/// Finds the volume that `url` names, and the moment of it that stands behind an `@` in its last segment, if one does: then
+/// the name has it, too.
+///
+/// # Errors
+/// As for [`volume`].
+pub(crate) fn volume_at(
+    url: &str,
+    store: &cli::Store,
+    errand: Errand,
+) -> anyhow::Result<(Place, Option<Moment>)> {
+    let last = url.rfind('/').map_or(0, |slash| slash + 1);
+    let below_bucket = url.find("://").is_some_and(|scheme| last > scheme + 3);
+    let Some(at) = url[last..].find('@').filter(|_| below_bucket) else {
+        return Ok((volume_or_bucket(url, store, errand)?, None));
+    };
+    let (volume, text) = (&url[..last + at], &url[last + at + 1..]);
+    let moment = moment(text)?;
+    let place = volume_or_bucket(volume, store, errand)?;
+    Ok((Place { name: format!("{}@{text}", place.name), ..place }, Some(moment)))
+}
+
+/// A moment as it is typed.
+///
+/// # Errors
+/// If it is none; what was typed is not repeated.
+pub(crate) fn moment(text: &str) -> Result<Moment, Usage> {
+    text.parse().map_err(|_| {
+        let words = "that is no moment of a volume: write a snapshot's name, a number of its log, or a time as \
+                     2026-11-25T20:00:00Z";
+        Usage(words.to_owned())
+    })
 }
 
 /// Opens the prefix that `url` names, to look for volumes below it.

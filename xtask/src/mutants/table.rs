@@ -32,6 +32,7 @@ const RECLAIM: &str = "crates/lsvd-volume/src/reclaim.rs";
 const REMOVE: &str = "crates/lsvd-volume/src/remove.rs";
 const PRESSURE: &str = "crates/lsvd-volume/src/pressure.rs";
 const PREFIX: &str = "crates/lsvd-engine/src/prefix.rs";
+const ROLLBACK: &str = "crates/lsvd-volume/src/rollback.rs";
 const SCAN: &str = "crates/lsvd-local/src/journal/scan.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -269,8 +270,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         rule: 1,
         breaks: "a journal is replayed that somebody without it wrote past",
         file: ACCEPTANCE,
-        find: "    Ok((in_use && is_known).then(|| in_log.map_or(0, |position| position.record)))",
-        replace: "    let _ = (in_use, is_known);\n    Ok(Some(in_log.map_or(0, |position| position.record)))",
+        find: "    Ok((in_use && is_known && !is_left).then(|| in_log.map_or(0, |position| position.record)))",
+        replace: "    let _ = (in_use, is_known, is_left);\n    Ok(Some(in_log.map_or(0, |position| position.record)))",
         test: Some(("lsvd-volume", "a_journal_that_was_written_past_is_refused")),
     },
     Mutant {
@@ -526,5 +527,59 @@ pub(super) const MUTANTS: &[Mutant] = &[
         find: ".map_or(SequenceNumber(1), |(_, marker)| marker.log_first_number);",
         replace: ".map_or(SequenceNumber(1), |_| SequenceNumber(1));",
         test: Some(("lsvd-volume", "what_is_put_late_never_shows_in_a_new_volume")),
+    },
+    Mutant {
+        name: "branch-followed",
+        rule: 3,
+        breaks: "replay goes on with what a rollback left",
+        file: RECOVERY,
+        find: "    let mut replay = replay.along(line);\n",
+        replace: "    let mut replay = replay;\n",
+        test: Some(("lsvd-volume", "rollbacks_of_rollbacks")),
+    },
+    Mutant {
+        name: "lines-mixed",
+        rule: 4,
+        breaks: "a reader takes what was written since a rollback for the end of what that left",
+        file: RECOVERY,
+        find: "        let same_line = now.moments.rollbacks == superblock.moments.rollbacks;\n",
+        replace: "        let same_line = true;\n",
+        test: Some(("lsvd-volume", "a_reader_mixes_no_two_lines")),
+    },
+    Mutant {
+        name: "rollback-without-pin",
+        rule: 7,
+        breaks: "what a rollback left is held by nothing",
+        file: ROLLBACK,
+        find: "    moments.snapshots.push(undo.clone());\n",
+        replace: "",
+        test: Some(("lsvd-volume", "rollbacks_of_rollbacks")),
+    },
+    Mutant {
+        name: "newer-checkpoints-stay",
+        rule: 8,
+        breaks: "a log that was wound back by hand goes on naming checkpoints behind its end",
+        file: "crates/lsvd-volume/src/wound_back.rs",
+        find: "of.stamp.as_of < next && !recovered.unusable.contains(of)",
+        replace: "(of.stamp.as_of < next && !recovered.unusable.contains(of)) || true",
+        test: Some(("lsvd-volume", "from_the_beginning")),
+    },
+    Mutant {
+        name: "collection-unseen",
+        rule: 6,
+        breaks: "a difference takes what collection moved for what it is not",
+        file: "crates/lsvd-volume/src/diff.rs",
+        find: "let ordinal = u64::from(source.ordinal.0) + (ordinal - first);",
+        replace: "let ordinal = u64::from(source.ordinal.0);",
+        test: Some(("lsvd-volume", "what_was_moved_has_not_changed")),
+    },
+    Mutant {
+        name: "journal-behind-rollback",
+        rule: 1,
+        breaks: "a journal that holds what a rollback left is replayed behind it",
+        file: ACCEPTANCE,
+        find: "(in_use && is_known && !is_left)",
+        replace: "(in_use && is_known && (true || !is_left))",
+        test: Some(("lsvd-volume", "a_journal_is_not_replayed_behind_a_rollback")),
     },
 ];

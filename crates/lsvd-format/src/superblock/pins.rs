@@ -87,6 +87,7 @@ mod tests {
             rollbacks.iter().map(|(to, next)| Rollback {
                 to: SequenceNumber(*to),
                 next: SequenceNumber(*next),
+                epoch: crate::Epoch(1),
                 unix_ms: 0,
             }),
         );

@@ -9,7 +9,7 @@ use super::{ControlPlace, LogLines, Patience, Store};
 /// `lsvd info`
 #[derive(Args, Debug)]
 pub(crate) struct Info {
-    /// The volume
+    /// The volume, or a moment of it: URL@SNAPSHOT, URL@NUMBER, or URL@TIME as 2026-11-25T20:00:00Z
     pub(crate) url: String,
 
     /// Say what only the local journal in this directory holds: the one that `serve --journal` has

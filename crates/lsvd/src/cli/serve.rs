@@ -12,7 +12,8 @@ use crate::units::{parse_bytes, parse_duration, parse_volume_bytes};
 /// `lsvd serve`
 #[derive(Args, Debug)]
 pub(crate) struct Serve {
-    /// The volumes; each is an export named by its last segment, one alone is the default export too
+    /// The volumes; each is an export named by its last segment, one alone is the default export too. URL@MOMENT is served
+    /// read-only as of a snapshot, a number of the log, or a time as 2026-11-25T20:00:00Z
     #[arg(required = true, value_name = "URL")]
     pub(crate) urls: Vec<String>,
 

@@ -7,7 +7,10 @@ use std::path::Path;
 
 use anyhow::Context;
 use lsvd_backend::BucketUrl;
-use lsvd_volume::{CheckpointInfo, Identity, JournalLag, ObjectFormat, VolumeInfo, journal_lag};
+use lsvd_volume::{
+    CheckpointInfo, Identity, JournalLag, Moment, MomentInfo, ObjectFormat, VolumeInfo, inspect_at,
+    journal_lag,
+};
 use serde::{Deserialize, Serialize};
 
 use super::status;
@@ -15,7 +18,7 @@ use crate::cli::{ControlPlace, Info};
 use crate::control::client::{self, Wanted};
 use crate::control::daemon::VolumeStatus;
 use crate::control::protocol::Status;
-use crate::exit::{self, Exit};
+use crate::exit::{self, Exit, Usage};
 use crate::store::{self, Errand, Place};
 use crate::{output, units};
 
@@ -132,7 +135,10 @@ struct JournalJson {
 /// If there is no volume, or what describes it can not be read.
 pub(crate) async fn run(arguments: Info) -> anyhow::Result<Exit> {
     let errand = Errand { verb: "read", create_root: false, patience: arguments.patience.timeout };
-    let place = store::volume_or_bucket(&arguments.url, &arguments.store, errand)?;
+    let (place, moment) = store::volume_at(&arguments.url, &arguments.store, errand)?;
+    if let Some(moment) = moment {
+        return at(&place, &moment, &arguments).await;
+    }
     let info = lsvd_volume::inspect(&place.bucket)
         .await
         .with_context(|| format!("cannot read volume '{}'", place.name))?;
@@ -172,6 +178,65 @@ async fn ask(control: &ControlPlace, place: &Place, info: &VolumeInfo) -> Option
         tracing::warn!("{}", exit::words(&error));
         None
     })
+}
+
+/// A moment of a volume in JSON.
+#[derive(Serialize)]
+struct MomentJson {
+    schema_version: u32,
+    name: String,
+    url: String,
+    volume_id: String,
+    as_of: u64,
+    stored_unix_ms: Option<u64>,
+    size_bytes: u64,
+    live_bytes: u64,
+    snapshots: Vec<String>,
+    branch: bool,
+    base: Option<u64>,
+    tail_objects: u64,
+}
+
+/// Says what a volume was at a moment.
+async fn at(place: &Place, moment: &Moment, arguments: &Info) -> anyhow::Result<Exit> {
+    if arguments.journal.is_some() {
+        return Err(Usage("--journal tells of the present: leave it out, or the moment".to_owned()).into());
+    }
+    let info = inspect_at(&place.bucket, moment).await;
+    let info: MomentInfo = info.with_context(|| format!("cannot read volume '{}'", place.name))?;
+    if arguments.json {
+        output::json(&MomentJson {
+            schema_version: SCHEMA_VERSION,
+            name: place.name.clone(),
+            url: place.url.to_string(),
+            volume_id: info.volume_id.to_string(),
+            as_of: info.as_of.0,
+            stored_unix_ms: info.sealed_unix_ms,
+            size_bytes: info.size_bytes,
+            live_bytes: info.live_bytes,
+            snapshots: info.snapshots,
+            branch: !info.on_own_line,
+            base: info.base.map(|base| base.0),
+            tail_objects: info.objects_replayed,
+        })?;
+        return Ok(Exit::Done);
+    }
+    let nothing = || "none".to_owned();
+    let branch = if info.on_own_line { "" } else { ", on a branch that a rollback left" };
+    let rows = [
+        ("url", place.url.to_string()),
+        ("identity", info.volume_id.to_string()),
+        ("as of", format!("number {}{branch}", info.as_of)),
+        ("last stored", info.sealed_unix_ms.map_or_else(nothing, units::utc)),
+        ("size", units::bytes_exact(info.size_bytes)),
+        ("live", units::bytes_human(info.live_bytes)),
+        ("snapshots", if info.snapshots.is_empty() { nothing() } else { info.snapshots.join(", ") }),
+        ("checkpoint", info.base.map_or_else(nothing, |base| format!("as of {base}"))),
+        ("behind it", format!("{} log objects", units::grouped(info.objects_replayed))),
+    ];
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(head, words)| vec![head.to_owned(), words]).collect();
+    output::table(&["volume", &place.name], &rows)?;
+    Ok(Exit::Done)
 }
 
 fn lag(info: &VolumeInfo, directory: &Path) -> anyhow::Result<JournalLag> {

@@ -33,6 +33,8 @@ struct ObjectJson {
     condemned: bool,
     stray: bool,
     checkpoint: bool,
+    branch: bool,
+    snapshots: Vec<String>,
 }
 
 /// Runs the command.
@@ -80,6 +82,8 @@ fn object(entry: &LogEntry) -> ObjectJson {
         condemned: entry.condemned,
         stray: entry.stray,
         checkpoint: entry.checkpoint,
+        branch: entry.branch,
+        snapshots: entry.snapshots.clone(),
     }
 }
 
@@ -93,9 +97,12 @@ fn row(entry: &LogEntry) -> Vec<String> {
         (entry.format == Some(ObjectFormat::V1), "format 1"),
         (entry.condemned, "condemned"),
         (entry.stray, "no part of the log"),
+        (entry.branch, "left by a rollback"),
         (entry.checkpoint, "checkpoint"),
     ];
-    let remarks: Vec<&str> = remarks.into_iter().filter_map(|(is, words)| is.then_some(words)).collect();
+    let mut remarks: Vec<String> =
+        remarks.into_iter().filter(|(is, _)| *is).map(|(_, words)| words.to_owned()).collect();
+    remarks.extend(entry.snapshots.iter().map(|name| format!("snapshot {name}")));
     vec![
         entry.number.to_string(),
         kind_name(entry.kind).to_owned(),

@@ -5,6 +5,7 @@
 pub(crate) mod adopt;
 pub(crate) mod attach;
 pub(crate) mod create;
+pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod gc;
 pub(crate) mod info;
@@ -12,6 +13,7 @@ pub(crate) mod log;
 pub(crate) mod ls;
 pub(crate) mod manual;
 pub(crate) mod rm;
+pub(crate) mod rollback;
 pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod top;

@@ -16,7 +16,9 @@ use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use lsvd_nbd::{Limits, Listener, Server};
-use lsvd_volume::{CollectOptions, CreateOptions, Error, JournalOptions, OpenOptions, UpkeepOptions, Volume};
+use lsvd_volume::{
+    CollectOptions, CreateOptions, Error, JournalOptions, Moment, OpenOptions, UpkeepOptions, Volume,
+};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -63,7 +65,7 @@ pub(crate) async fn run(arguments: Serve) -> anyhow::Result<Exit> {
     }
     check_delete_after(&arguments)?;
     let places = places(&arguments)?;
-    let names: Vec<&str> = places.iter().map(|place| place.name.as_str()).collect();
+    let names: Vec<&str> = places.iter().map(|(place, _)| place.name.as_str()).collect();
     let mut listeners = listen::handed_over(arguments.allow_remote)?;
     let addresses = match (arguments.listen.is_empty(), listeners.is_empty()) {
         // The sockets are there, and nobody asked for another one.
@@ -78,7 +80,7 @@ pub(crate) async fn run(arguments: Serve) -> anyhow::Result<Exit> {
         }
         listeners.push(Listener::bind(address).await?);
     }
-    let control = Control::start(&arguments, &places).await?;
+    let control = Control::start(&arguments, places.iter().map(|(place, _)| place)).await?;
     let volumes = tokio::select! {
         volumes = saying_so(open_all(&arguments, &places)) => volumes?,
         signal = signals.next() => {
@@ -146,23 +148,24 @@ async fn saying_so<T>(opening: impl Future<Output = T>) -> T {
     }
 }
 
-fn places(arguments: &Serve) -> anyhow::Result<Vec<Place>> {
+fn places(arguments: &Serve) -> anyhow::Result<Vec<(Place, Option<Moment>)>> {
     let errand = Errand {
         verb: "open",
         create_root: arguments.create.is_some(),
         patience: arguments.limits.io_timeout,
     };
-    let mut places: Vec<Place> = Vec::new();
+    let mut places: Vec<(Place, Option<Moment>)> = Vec::new();
     for url in &arguments.urls {
         // What is created in passing gets a name of its own.
         let place = match arguments.create {
-            Some(_) => store::volume(url, &arguments.store, errand)?,
-            None => store::volume_or_bucket(url, &arguments.store, errand)?,
+            Some(_) => (store::volume(url, &arguments.store, errand)?, None),
+            None => store::volume_at(url, &arguments.store, errand)?,
         };
-        if let Some(other) = places.iter().find(|other| other.name == place.name) {
+        let (name, url) = (&place.0.name, &place.0.url);
+        if let Some((other, _)) = places.iter().find(|(other, _)| other.name == *name) {
             let what = format!(
                 "'{}' and '{}' would both be the export '{}': serve one of them from another daemon",
-                other.url, place.url, place.name
+                other.url, url, name
             );
             return Err(Usage(what).into());
         }
@@ -172,8 +175,8 @@ fn places(arguments: &Serve) -> anyhow::Result<Vec<Place>> {
 }
 
 /// Opens all volumes together; if one can not be opened the others are closed again.
-async fn open_all(arguments: &Serve, places: &[Place]) -> anyhow::Result<Vec<Served>> {
-    let opened = join_all(places.iter().map(|place| open(arguments, place))).await;
+async fn open_all(arguments: &Serve, places: &[(Place, Option<Moment>)]) -> anyhow::Result<Vec<Served>> {
+    let opened = join_all(places.iter().map(|(place, moment)| open(arguments, place, moment.as_ref()))).await;
     let mut volumes = Vec::new();
     let mut failure = None;
     for result in opened {
@@ -191,10 +194,12 @@ async fn open_all(arguments: &Serve, places: &[Place]) -> anyhow::Result<Vec<Ser
     Err(failure)
 }
 
-async fn open(arguments: &Serve, place: &Place) -> anyhow::Result<Served> {
+async fn open(arguments: &Serve, place: &Place, moment: Option<&Moment>) -> anyhow::Result<Served> {
     let options = options(arguments, &place.name);
     let bucket = place.bucket.clone();
-    let opened = if arguments.read_only {
+    let opened = if let Some(moment) = moment {
+        Volume::open_read_only_at(bucket, moment, options).await
+    } else if arguments.read_only {
         Volume::open_read_only(bucket, options).await
     } else {
         match (Volume::open(bucket, options.clone()).await, arguments.create) {

@@ -13,6 +13,7 @@ mod doctor;
 mod journal;
 mod json;
 mod licenses;
+mod moments;
 mod removal;
 mod rig;
 mod serving;

@@ -28,7 +28,10 @@ impl Control {
     ///
     /// # Errors
     /// If the directory that the user named can not have it.
-    pub(super) async fn start(arguments: &Serve, places: &[store::Place]) -> anyhow::Result<Option<Self>> {
+    pub(super) async fn start(
+        arguments: &Serve,
+        places: impl Iterator<Item = &store::Place>,
+    ) -> anyhow::Result<Option<Self>> {
         if arguments.no_control {
             return Ok(None);
         }
@@ -43,8 +46,7 @@ impl Control {
                 return Ok(None);
             }
         };
-        let daemon =
-            Daemon::new(places.iter().map(|place| (place.name.clone(), place.url.to_string())).collect());
+        let daemon = Daemon::new(places.map(|place| (place.name.clone(), place.url.to_string())).collect());
         let (closing, is_closing) = watch::channel(false);
         let mut serving = JoinSet::new();
         serving.spawn(server::serve(daemon.clone(), listener, Bounds::default(), is_closing));
