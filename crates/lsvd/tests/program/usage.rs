@@ -79,7 +79,7 @@ fn urls_that_are_none() {
         ("s3:///db1", "bucket is missing"),
         ("s3://acme/folder/", "names no volume"),
         ("s3://acme/db1?region=x", "query"),
-        ("s3://acme/db1@-monday", "no moment"),
+        ("s3://acme/db1@-monday", "moment"),
     ] {
         lsvd(&["create", url, "--size", "1G"]).expect(2, &["error: ", words]);
         lsvd(&["serve", url]).expect(2, &[words]);
