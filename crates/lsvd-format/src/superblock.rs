@@ -145,6 +145,7 @@ impl Superblock {
     pub fn with_removal(mut self, removal: Option<Removal>) -> Self {
         if let Some(Removal { log_next, finished: true, .. }) = removal {
             self = self.with_layout(None).with_journal(None).with_checkpoints(Vec::new());
+            self = self.with_moments(Moments::default());
             self.log_first_number = log_next;
             (self.closed_at, self.log_reached, self.log_begun_epoch) = (None, None, None);
             self.condemned.clear();

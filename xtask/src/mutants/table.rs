@@ -582,4 +582,22 @@ pub(super) const MUTANTS: &[Mutant] = &[
         replace: "(in_use && is_known && (true || !is_left))",
         test: Some(("lsvd-volume", "a_journal_is_not_replayed_behind_a_rollback")),
     },
+    Mutant {
+        name: "moment-unverified",
+        rule: 7,
+        breaks: "a moment before the place to which a rollback went is opened though objects of it are deleted",
+        file: "crates/lsvd-volume/src/moments.rs",
+        find: "    if snapshot.is_none() && may_miss_objects(superblock) {\n",
+        replace: "    if false && snapshot.is_none() && may_miss_objects(superblock) {\n",
+        test: Some(("lsvd-volume", "what_a_snapshot_did_not_need_is_not_promised")),
+    },
+    Mutant {
+        name: "pins-forgotten",
+        rule: 7,
+        breaks: "what a snapshot reads is deleted",
+        file: "crates/lsvd-format/src/superblock/pins.rs",
+        find: "read.is_some_and(|moment| *moment < died)",
+        replace: "read.is_some_and(|moment| *moment < died && died.0 == 0)",
+        test: Some(("lsvd-volume", "what_a_snapshot_needs_stays_until_it_is_removed")),
+    },
 ];

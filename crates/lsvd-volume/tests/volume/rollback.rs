@@ -5,7 +5,9 @@ use std::time::Duration;
 use lsvd_format::SequenceNumber;
 use lsvd_format::names;
 use lsvd_format::superblock::FEATURE_ROLLBACK;
-use lsvd_volume::{Error, Moment, RolledBack, Volume, list_log, plan_rollback, rollback, survey};
+use lsvd_volume::{
+    CollectOptions, Error, Moment, RolledBack, Volume, list_log, plan_rollback, rollback, survey,
+};
 
 use crate::common::{BLOCK, Fate, Verb, log, write_block};
 use crate::moments::{History, fills, newest};
@@ -25,31 +27,56 @@ async fn back(history: &mut History, moment: &Moment) -> RolledBack {
 }
 
 /// Back, on, back again, and back from that: each time the volume is what it was, also when it goes on from there and is
-/// opened anew; and every snapshot and moment that is held stays what it was.
+/// opened anew; and every snapshot and moment that is held stays what it was, whatever is collected and deleted meanwhile.
 #[tokio::test(start_paused = true)]
 async fn rollbacks_of_rollbacks() {
-    let mut history = History::new().await;
-    // Nothing is deleted here: that is the pins' matter.
-    history.upkeep.delete_after = Duration::from_secs(1 << 40);
+    for (delete_after, target) in [(1 << 40, f64::INFINITY), (5, f64::INFINITY), (5, 1.05)] {
+        let mut history = History::new().await;
+        history.upkeep.delete_after = Duration::from_secs(delete_after);
+        history.upkeep.collect = CollectOptions { target, waste_bytes_min: 0, share: 1.0 };
+        let deleted = back_and_forth(&mut history, delete_after == 5).await;
+        assert_eq!(deleted, delete_after == 5, "objects were deleted, or not");
+    }
+}
+
+/// Gives whether anything was deleted.
+async fn back_and_forth(history: &mut History, deletes: bool) -> bool {
     let mut undos: Vec<String> = Vec::new();
-    for round in 0..6 {
+    let mut highest = 0;
+    for round in 0..8 {
         let volume = history.open().await;
         assert_eq!(fills(&volume).await.unwrap(), history.now(), "round {round}");
-        history.goes_on(&volume, 9 + round, 4).await;
+        history.goes_on(&volume, 9 + 5 * round, 4).await;
+        volume.audit().unwrap();
         volume.close().await.unwrap();
+        highest = volume.stats().durable_number;
         let (_, before) = newest(&history.world);
         let line = before.own_line();
         let oldest = before.checkpoints.first().map_or(1, |kept| kept.stamp.as_of.0);
         let held: Vec<u64> = history.then.keys().copied().collect();
         let held: Vec<u64> =
             held.into_iter().filter(|at| *at >= oldest && line.contains(SequenceNumber(*at))).collect();
-        history.check(held.iter().copied()).await;
+        let mut reached = Vec::new();
+        for at in held {
+            match history.at_number(at).await {
+                Ok(reader) => {
+                    assert_eq!(fills(&reader).await.unwrap(), history.then[&at].0, "as of number {at}");
+                    reached.push(at);
+                }
+                // Before the place to which a rollback went.
+                Err(Error::OutOfReach { reason, .. }) if deletes && round > 0 => {
+                    assert!(reason.contains("was deleted") && reached.is_empty(), "number {at}: {reason}");
+                }
+                Err(error) => panic!("number {at}: {error}"),
+            }
+        }
         let target = match round {
             3 => Moment::Snapshot(undos[0].clone()),
             4 => Moment::Snapshot(undos[2].clone()),
-            _ => number(held[held.len() / 2]),
+            6 => Moment::Snapshot(undos[1].clone()),
+            _ => number(reached[reached.len() / 2]),
         };
-        let done = back(&mut history, &target).await;
+        let done = back(history, &target).await;
         let now = newest(&history.world).1;
         assert!(now.features_to_read.iter().any(|feature| feature == FEATURE_ROLLBACK));
         assert_eq!(now.closed_at, Some(done.plan.to));
@@ -67,6 +94,41 @@ async fn rollbacks_of_rollbacks() {
         survey(&history.world.bucket).await.unwrap().orphans.is_empty(),
         "what was left is nobody's orphan"
     );
+    (1..=highest).any(|at| history.then.contains_key(&at) && history.world.store.bytes(&log(at)).is_none())
+}
+
+/// Behind the base of a snapshot that was gone back to, what died before the snapshot may be deleted already: such a moment
+/// is refused, and never shown with holes.
+#[tokio::test(start_paused = true)]
+async fn what_a_snapshot_did_not_need_is_not_promised() {
+    let mut history = History::new().await;
+    let volume = history.open().await;
+    history.goes_on(&volume, 48, 1).await;
+    volume.close().await.unwrap();
+    let as_of = volume.stats().durable_number;
+    history.snapshot("then", as_of);
+    let base = newest(&history.world).1.snapshot("then").unwrap().base.unwrap().stamp.as_of.0;
+    assert!(base + 3 < as_of, "{base} {as_of}");
+    let volume = history.open().await;
+    history.goes_on(&volume, 60, 4).await;
+    volume.close().await.unwrap();
+    back(&mut history, &Moment::Snapshot("then".to_owned())).await;
+    assert_eq!(newest(&history.world).1.checkpoints[0].stamp.as_of.0, base);
+    let (mut reached, mut refused) = (0, 0);
+    for at in history.then.keys().copied().filter(|at| (base..=as_of).contains(at)) {
+        match history.at_number(at).await {
+            Ok(reader) => {
+                assert_eq!(fills(&reader).await.unwrap(), history.then[&at].0, "as of number {at}");
+                reached += 1;
+            }
+            Err(Error::OutOfReach { reason, .. }) => {
+                assert!(reason.contains("was deleted") && at < as_of, "number {at}: {reason}");
+                refused += 1;
+            }
+            Err(error) => panic!("number {at}: {error}"),
+        }
+    }
+    assert!(reached > 0 && refused > 0, "{reached} {refused}");
 }
 
 /// What a rollback left is neither fetched, nor moved, nor taken for strays, and is listed as what it is.
@@ -244,9 +306,9 @@ async fn what_a_rollback_would_be() {
     assert_eq!((plan.to.0, plan.from.0, plan.left_objects), (last - 3, last, 3));
     assert!(plan.left_bytes > BLOCK / 2);
     assert!(matches!(plan_rollback(&bucket, &number(last)).await, Err(Error::Invalid(_))));
-    assert!(matches!(plan_rollback(&bucket, &number(last + 1)).await, Err(Error::NoMoment { .. })));
+    assert!(matches!(plan_rollback(&bucket, &number(last + 1)).await, Err(Error::OutOfReach { .. })));
     let refused = rollback(&bucket, &number(last + 1), history.options()).await;
-    assert!(matches!(refused, Err(Error::NoMoment { .. })));
+    assert!(matches!(refused, Err(Error::OutOfReach { .. })));
     assert_eq!(history.world.store.names(names::SUPERBLOCK_FOLDER), versions, "nothing was written");
     assert!(history.world.store.made().iter().all(|made| !made.verb.mutates()));
 }
