@@ -30,7 +30,7 @@ use crate::interval::{IntervalMap, Run};
 use crate::journal::{Journal, Wait};
 use crate::mutation::{Mutation, RECORD_BYTES};
 use crate::objects::{ObjectIndex, ObjectRecord, ObjectTotals};
-use crate::plan::{self, BlockSource, PlanPiece, Status};
+use crate::plan::{self, BlockSource, Live, PlanPiece, Status};
 use crate::prefix::{Prefix, Progress};
 use crate::request::{Action, Event, Now, Outcome, Request, RequestId, SealedBatch};
 
@@ -228,6 +228,38 @@ impl Engine {
     /// As for [`Engine::plan_read`].
     pub fn status(&self, offset_bytes: u64, length_bytes: u64) -> Result<Vec<Status>, Vec<RegionIndex>> {
         plan::status(&self.overlay, &self.prefix, offset_bytes, length_bytes)
+    }
+
+    /// What holds data in a run. A write on its way counts, whatever it will leave.
+    ///
+    /// # Errors
+    /// As for [`Engine::plan_read`].
+    pub fn live(&self, extent: Extent) -> Result<Live, Vec<RegionIndex>> {
+        let mut live = plan::live(&self.overlay, &self.prefix, extent)?;
+        for mutation in self.merging.values().chain(&self.waiting) {
+            let blocks = mutation.blocks();
+            let (start, end) = (blocks.start.max(extent.start), blocks.end().min(extent.end()));
+            if start < end {
+                live.add(start, end.0 - start.0);
+            }
+        }
+        Ok(live)
+    }
+
+    /// As [`Engine::live`] for the beginning of a run, up to what is not in memory; and where that ends. Somebody who goes on
+    /// from there needs no more than a few regions in memory at once.
+    ///
+    /// # Errors
+    /// The first few absent regions, if the run begins in one.
+    pub fn live_ahead(&self, extent: Extent) -> Result<(Live, BlockIndex), Vec<RegionIndex>> {
+        let absent = self.prefix.map().first_absent(extent);
+        let until = absent.map_or(extent.end(), |region| region.extent().start.max(extent.start));
+        if until == extent.start {
+            let mut absent = Vec::new();
+            self.prefix.absent_in(extent, REGIONS_AHEAD, &mut absent);
+            return Err(absent);
+        }
+        Ok((self.live(Extent::new(extent.start.0, until.0 - extent.start.0))?, until))
     }
 
     /// An object that a plan names.

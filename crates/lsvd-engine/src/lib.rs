@@ -30,7 +30,7 @@ pub use engine::{Config, Engine};
 pub use log::{LastData, LogState};
 pub use map::{ExtentMap, Location, Mapping};
 pub use objects::{ObjectIndex, ObjectRecord, ObjectState, ObjectTable, ObjectTotals, Slots};
-pub use plan::{PlanPiece, Status};
+pub use plan::{Live, PlanPiece, Status};
 pub use prefix::{CaptureStart, Place, Prefix, RegionContent, StoredRegions, Tail};
 pub use replay::{Replay, ReplayError};
 pub use request::{Action, Event, Now, Outcome, Request, RequestId, SealedBatch};

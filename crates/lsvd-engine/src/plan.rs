@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use lsvd_format::checkpoint::RegionIndex;
-use lsvd_format::{BLOCK_BYTES, BlockOrdinal, Extent};
+use lsvd_format::{BLOCK_BYTES, BlockIndex, BlockOrdinal, Extent};
 
 use crate::content::{Buffered, Content, ZERO_BLOCK};
 use crate::interval::IntervalMap;
@@ -169,6 +169,39 @@ pub(crate) fn status(
     Ok(statuses)
 }
 
+/// Blocks of a run that hold data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Live {
+    /// How many.
+    pub blocks: u64,
+    /// The first of them.
+    pub first: Option<BlockIndex>,
+}
+
+impl Live {
+    /// Counts a run.
+    pub fn add(&mut self, first: BlockIndex, blocks: u64) {
+        self.blocks += blocks;
+        self.first = self.first.into_iter().chain([first]).min();
+    }
+}
+
+/// Counts what holds data.
+pub(crate) fn live(
+    overlay: &IntervalMap<Buffered>,
+    prefix: &Prefix,
+    extent: Extent,
+) -> Result<Live, Vec<RegionIndex>> {
+    let mut live = Live::default();
+    walk(overlay, prefix, extent, |run, source| match source {
+        Source::Buffered(Content::Data(_)) | Source::Mapped(Mapping::Stored(_)) => {
+            live.add(run.start, run.count.0);
+        }
+        Source::Buffered(Content::Zero | Content::Trim) | Source::Mapped(Mapping::Zero) | Source::Hole => {}
+    })?;
+    Ok(live)
+}
+
 /// The content of one block if memory or the map alone can say it.
 pub(crate) enum BlockSource {
     Known(Bytes),
@@ -176,11 +209,7 @@ pub(crate) enum BlockSource {
     Absent(RegionIndex),
 }
 
-pub(crate) fn block(
-    overlay: &IntervalMap<Buffered>,
-    prefix: &Prefix,
-    block: lsvd_format::BlockIndex,
-) -> BlockSource {
+pub(crate) fn block(overlay: &IntervalMap<Buffered>, prefix: &Prefix, block: BlockIndex) -> BlockSource {
     match overlay.get(block) {
         Some(Buffered { content: Content::Data(bytes), .. }) => BlockSource::Known(bytes),
         Some(_) => BlockSource::Known(Bytes::from_static(&ZERO_BLOCK)),

@@ -47,7 +47,7 @@ pub struct Replay {
 pub struct ReplayError(String);
 
 impl Replay {
-    /// An empty volume whose log begins at `first`.
+    /// An empty volume whose log begins at `first`. `size_bytes` is the largest size that it ever had.
     pub fn new(volume: VolumeId, size_bytes: u64, window: u64, first: SequenceNumber) -> Self {
         Self::from(volume, size_bytes, window, Prefix::new(first))
     }

@@ -64,6 +64,18 @@ pub enum Request {
     Drain,
 }
 
+impl Request {
+    /// Where the range begins and how long it is, in bytes; nothing for what has none.
+    pub fn range_bytes(&self) -> (u64, u64) {
+        match self {
+            Self::Write { offset_bytes, data, .. } => (*offset_bytes, data.len() as u64),
+            Self::Trim { offset_bytes, length_bytes, .. }
+            | Self::WriteZeroes { offset_bytes, length_bytes, .. } => (*offset_bytes, *length_bytes),
+            Self::Flush | Self::Drain => (0, 0),
+        }
+    }
+}
+
 /// What happened.
 #[derive(Debug)]
 pub enum Event {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use lsvd_engine::{
     Action, Config, Engine, Event, Now, Outcome, PlanPiece, Prefix, Replay, Request, RequestId, SealedBatch,
 };
-use lsvd_format::{BLOCK_LEN, BlockIndex, Epoch, SequenceNumber, VolumeId, WriterId};
+use lsvd_format::{BLOCK_LEN, BlockIndex, Epoch, Extent, SequenceNumber, VolumeId, WriterId};
 use proptest::prelude::*;
 
 const BLOCKS: usize = 24;
@@ -268,12 +268,36 @@ fn run(window: u64, batch_blocks: u64, buffer_blocks: u64, uploads_max: usize, s
             Step::Read { offset, length } => {
                 let got = world.read(&world.engine, offset, length);
                 check_allowed(&world, offset, &got, &world.completed.clone());
+                check_live(&world, false);
             }
             Step::Upload(_) | Step::Base { .. } => {}
         }
     }
     crash_and_check(&world);
     finish_and_check(world);
+}
+
+/// What a volume that shrinks asks: blocks that read as something hold data. With nothing on its way they alone do.
+fn check_live(world: &World, exactly: bool) {
+    let all = world.read(&world.engine, 0, BYTES);
+    let holds = |block: usize| all[block * BLOCK_LEN..][..BLOCK_LEN].iter().any(|byte| *byte != 0);
+    for from in [0, 1, BLOCKS / 2, BLOCKS - 1] {
+        let beyond = Extent::new(from as u64, (BLOCKS - from) as u64);
+        let live = world.engine.live(beyond).expect("all of the map is in memory");
+        let holding: Vec<u64> = (from..BLOCKS).filter(|at| holds(*at)).map(|at| at as u64).collect();
+        assert!(live.blocks >= holding.len() as u64, "{live:?} are fewer than {holding:?}");
+        assert!(
+            live.first.is_some() == (live.blocks > 0)
+                && live.first.map(|first| first.0) <= holding.first().copied().or(Some(u64::MAX))
+        );
+        if exactly {
+            assert_eq!(
+                (live.blocks, live.first.map(|first| first.0)),
+                (holding.len() as u64, holding.first().copied())
+            );
+        }
+        assert_eq!(world.engine.live_ahead(beyond), Ok((live, beyond.end())));
+    }
 }
 
 /// Every byte of `got` is of a mutation that may be seen: one that is not known to be overwritten by one that was
@@ -466,6 +490,7 @@ proptest! {
             prop_assert!(world.completed.contains(&id), "it completes");
             let status: u64 = world.engine.status(0, BYTES as u64).unwrap().iter().map(|status| status.length_bytes).sum();
             prop_assert_eq!(status, BYTES as u64);
+            check_live(&world, true);
         }
         prop_assert!(world.read(&world.engine, 0, BYTES) == model);
     }

@@ -126,7 +126,10 @@ impl Checkpointer {
         }
         let mut root_part = Part::new(self, stamp);
         let root_offset_bytes = root_part.bytes.len() as u64;
-        let root = root(self, start, stamp, root_part.id, &places, parts);
+        // Asked behind the beginning: what the map held then fits into what the volume is known to have been then.
+        let superblock = self.named.get().await;
+        let size_bytes = superblock.size_bytes_at(&superblock.line(stamp.as_of));
+        let root = root(self, start, (stamp, root_part.id), size_bytes, &places, parts);
         encode_root(&root, &mut root_part.bytes);
         let root_bytes = root_part.bytes.len() as u64 - root_offset_bytes;
         let id = root_part.id;
@@ -202,8 +205,8 @@ impl Part {
 fn root(
     of: &Checkpointer,
     start: &CaptureStart,
-    stamp: CheckpointStamp,
-    part: PartId,
+    (stamp, part): (CheckpointStamp, PartId),
+    size_bytes: u64,
     places: &[(RegionIndex, Option<Place>)],
     mut parts: Vec<RootPart>,
 ) -> Root {
@@ -211,6 +214,8 @@ fn root(
     let mut regions: Vec<(RegionIndex, Place)> = start.stored.clone();
     regions.extend(places.iter().filter_map(|&(region, place)| Some((region, place?))));
     regions.sort_unstable_by_key(|(region, _)| *region);
+    // A log that was wound back by hand may reach beyond a size that it had later.
+    let reaches = regions.last().map_or(0, |(region, _)| region.extent().start.0 + 1);
     let used: BTreeSet<PartId> = regions.iter().map(|(_, place)| place.part).collect();
     parts.retain(|part| used.contains(&part.part));
     parts.sort_unstable_by_key(|part| part.part);
@@ -236,7 +241,7 @@ fn root(
         volume: of.core.volume_id(),
         stamp,
         part,
-        volume_blocks: of.core.size_bytes() / BLOCK_BYTES,
+        volume_blocks: reaches.max(size_bytes / BLOCK_BYTES),
         next_number: log.next,
         last_data: log.last_data.map(|last| LastDataRecord {
             epoch: last.epoch,

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_engine::{
-    Action, Engine, Event, Move, Now, ObjectTotals, Outcome, Request, RequestId, Tail, moved_bytes,
+    Action, Engine, Event, Live, Move, Now, ObjectTotals, Outcome, Request, RequestId, Tail, moved_bytes,
 };
 use lsvd_format::checkpoint::RegionIndex;
-use lsvd_format::{BLOCK_BYTES, Epoch, SequenceNumber, VolumeId, WriterId};
+use lsvd_format::{BLOCK_BYTES, Epoch, Extent, SequenceNumber, VolumeId, WriterId};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
@@ -58,6 +58,15 @@ struct State {
     fence_checked: Duration,
 }
 
+/// What a request has to lie within.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    /// The volume as large as it is.
+    Size,
+    /// Any volume.
+    Anything,
+}
+
 /// Who waits for an answer.
 struct Waiter {
     sender: oneshot::Sender<(Outcome, Option<Error>)>,
@@ -85,7 +94,8 @@ pub(crate) struct Core {
     slowed_us: AtomicU64,
     deadline_changed: Notify,
     ended: watch::Sender<Option<Error>>,
-    size_bytes: u64,
+    /// The size now. It changes under the engine's lock alone, so that what is handed to the engine is within it.
+    size_bytes: AtomicU64,
     volume_id: VolumeId,
     epoch: Epoch,
     writer: WriterId,
@@ -169,7 +179,7 @@ impl Core {
             slowed_us: AtomicU64::new(0),
             deadline_changed: Notify::new(),
             ended: watch::Sender::new(None),
-            size_bytes,
+            size_bytes: AtomicU64::new(size_bytes),
             volume_id,
             journal,
             reader,
@@ -326,8 +336,30 @@ impl Core {
         self.volume_id
     }
 
+    /// The size now, in bytes.
     pub(crate) fn size_bytes(&self) -> u64 {
-        self.size_bytes
+        self.size_bytes.load(Ordering::Acquire)
+    }
+
+    /// Sets the size: what is handed to the engine from here on lies within it.
+    pub(crate) fn set_size_bytes(&self, size_bytes: u64) {
+        // Who finds the lock poisoned has other worries, and may be unwinding.
+        if let Ok(_state) = self.state.lock() {
+            self.size_bytes.store(size_bytes, Ordering::Release);
+        }
+    }
+
+    /// Shrinks if nothing holds data beyond the new end, in one step; otherwise says what does.
+    pub(crate) async fn shrink_if_unused(self: &Arc<Self>, beyond: Extent) -> Result<Live, Error> {
+        self.with_regions(|engine| {
+            let live = engine.live(beyond)?;
+            if live.blocks == 0 {
+                // The engine's lock is held.
+                self.size_bytes.store(beyond.start.offset_bytes(), Ordering::Release);
+            }
+            Ok(live)
+        })
+        .await
     }
 
     /// Runs a task that ends with the volume.
@@ -483,7 +515,7 @@ impl Core {
 
     /// Submits a mutation or a flush and waits until it is answered.
     pub(crate) async fn request(self: &Arc<Self>, request: Request) -> Result<(), Error> {
-        self.request_after(Duration::ZERO, request).await
+        self.submit(Duration::ZERO, request, Within::Size).await
     }
 
     /// The same for one that has waited before.
@@ -492,11 +524,31 @@ impl Core {
         waited: Duration,
         request: Request,
     ) -> Result<(), Error> {
+        self.submit(waited, request, Within::Size).await
+    }
+
+    /// Discards what lies beyond the size, as a volume that shrinks does.
+    pub(crate) async fn discard(self: &Arc<Self>, offset_bytes: u64, length_bytes: u64) -> Result<(), Error> {
+        let trim = Request::Trim { offset_bytes, length_bytes, fua: false };
+        self.submit(Duration::ZERO, trim, Within::Anything).await
+    }
+
+    async fn submit(
+        self: &Arc<Self>,
+        waited: Duration,
+        request: Request,
+        within: Within,
+    ) -> Result<(), Error> {
         self.check_ended()?;
         let (sender, mut receiver) = oneshot::channel();
         let now = self.now();
         let (id, actions) = {
             let mut state = self.lock();
+            let ((offset_bytes, length_bytes), size_bytes) = (request.range_bytes(), self.size_bytes());
+            if within == Within::Size && offset_bytes + length_bytes > size_bytes {
+                // It passed the gate before the volume shrank.
+                return Err(Error::BeyondEnd { offset_bytes, length_bytes, size_bytes });
+            }
             state.next_id += 1;
             let id = RequestId(state.next_id);
             state.waiters.insert(id, Waiter { sender, base_error: None });

@@ -61,6 +61,32 @@ pub enum Error {
     /// The caller asked for what can not be: it says what can.
     #[error("{0}")]
     Invalid(String),
+    /// The range ends beyond the volume, which may have been larger before.
+    #[error("{length_bytes} bytes at byte {offset_bytes} reach beyond the volume's end at {size_bytes}")]
+    BeyondEnd {
+        /// Where it begins, in bytes.
+        offset_bytes: u64,
+        /// How long it is, in bytes.
+        length_bytes: u64,
+        /// Size of the volume now, in bytes.
+        size_bytes: u64,
+    },
+    /// What lies beyond the new end holds data, and it was not said that it may go. Nothing was changed: free it, choose a
+    /// larger size, or discard it.
+    #[error(
+        "volume '{volume}' can not shrink to {size_bytes} bytes: {live_bytes} bytes beyond that hold data, the first of them \
+         at byte {first_bytes}"
+    )]
+    HoldsData {
+        /// The volume.
+        volume: Arc<str>,
+        /// The size that was asked for, in bytes.
+        size_bytes: u64,
+        /// Bytes of blocks beyond it that hold data.
+        live_bytes: u64,
+        /// Where the first of those blocks begins, in bytes.
+        first_bytes: u64,
+    },
     /// The volume was opened read-only.
     #[error("volume '{volume}' is open read-only")]
     ReadOnly {

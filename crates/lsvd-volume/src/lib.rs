@@ -53,6 +53,7 @@ mod reclaim;
 mod recovery;
 mod regions;
 mod remove;
+mod resize;
 mod rollback;
 mod root;
 mod snapshots;
@@ -84,6 +85,7 @@ pub use options::{
 };
 pub use orphans::{OrphanKind, Orphans, PROBE_FOLDER, Survey, survey};
 pub use remove::{Plan, Progress, Removed, plan_removal, remove};
+pub use resize::{Resized, ShrinkPolicy};
 pub use rollback::{RollbackPlan, RolledBack, plan_rollback, rollback};
 pub use root::{CheckpointInfo, Created, Identity, VolumeInfo, create, identify, inspect, list, snapshots};
 pub use volume::{ExtentStatus, Piece, Recovery, Stats, Volume, VolumeDescription};

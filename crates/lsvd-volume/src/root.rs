@@ -134,15 +134,21 @@ pub async fn create(bucket: &Bucket, options: &CreateOptions) -> Result<Created,
     Ok(Created { volume_id, guarantees })
 }
 
-/// Whether a volume can be made so.
-pub(crate) fn check_options(options: &CreateOptions) -> Result<(), Error> {
-    let (size_bytes, window) = (options.size_bytes, options.window);
-    if size_bytes == 0 || size_bytes % BLOCK_BYTES != 0 || size_bytes > VOLUME_BYTES_MAX {
+/// Whether a volume can have this size.
+pub(crate) fn check_size(size_bytes: u64) -> Result<(), Error> {
+    if size_bytes == 0 || !size_bytes.is_multiple_of(BLOCK_BYTES) || size_bytes > VOLUME_BYTES_MAX {
         return Err(Error::Invalid(format!(
             "a volume of {size_bytes} bytes can not be: the size is a multiple of {BLOCK_BYTES}, above 0 and at most \
              {VOLUME_BYTES_MAX}"
         )));
     }
+    Ok(())
+}
+
+/// Whether a volume can be made so.
+pub(crate) fn check_options(options: &CreateOptions) -> Result<(), Error> {
+    let window = options.window;
+    check_size(options.size_bytes)?;
     if !(2..=65_536).contains(&window) {
         return Err(Error::Invalid(format!("a window of {window} can not be: it is 2 to 65536")));
     }

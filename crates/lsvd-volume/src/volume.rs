@@ -28,6 +28,7 @@ use crate::named::NamedState;
 use crate::occupancy::refuse_if_in_use;
 use crate::options::check_options;
 use crate::recovery::{Recovered, recover_for_reading};
+use crate::resize::{self, Resized, ShrinkPolicy};
 use crate::store::VolumeStore;
 use crate::takeover::{TakenOver, take_over};
 use crate::tasks::Tasks;
@@ -58,7 +59,7 @@ pub struct Recovery {
 pub struct VolumeDescription {
     /// The volume.
     pub volume_id: VolumeId,
-    /// Size in bytes.
+    /// Size in bytes, as it is now.
     pub size_bytes: u64,
     /// Epoch of this opening (of the last writer if read-only).
     pub epoch: Epoch,
@@ -166,6 +167,8 @@ struct Inner {
     named: Option<NamedState>,
     /// `None` if it is read-only, or its log goes on in format 1.
     upkeep: Option<Arc<Mutex<Upkeep>>>,
+    /// Held while it is resized.
+    resizing: Mutex<()>,
     closing: AtomicBool,
 }
 
@@ -360,12 +363,27 @@ impl Volume {
             upkeep
         });
         let closing = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { core, tasks, description, named, upkeep, closing }) }
+        Self {
+            inner: Arc::new(Inner {
+                core,
+                tasks,
+                description,
+                named,
+                upkeep,
+                resizing: Mutex::new(()),
+                closing,
+            }),
+        }
     }
 
-    /// What was opened.
-    pub fn description(&self) -> &VolumeDescription {
-        &self.inner.description
+    /// What was opened, with the size that it has now.
+    pub fn description(&self) -> VolumeDescription {
+        VolumeDescription { size_bytes: self.size_bytes(), ..self.inner.description.clone() }
+    }
+
+    /// The size now, in bytes. It changes by [`Volume::resize`] alone: who has opened it read-only keeps what it had then.
+    pub fn size_bytes(&self) -> u64 {
+        self.inner.core.size_bytes()
     }
 
     /// What it has done so far and holds now.
@@ -385,12 +403,10 @@ impl Volume {
     /// The gate: whether a range lies within the volume and holds anything.
     fn gate(&self, offset_bytes: u64, length_bytes: u64) -> Result<bool, Error> {
         self.check_open()?;
-        let size_bytes = self.inner.description.size_bytes;
+        let size_bytes = self.size_bytes();
         match offset_bytes.checked_add(length_bytes) {
             Some(end) if end <= size_bytes => Ok(length_bytes > 0),
-            _ => Err(Error::Invalid(format!(
-                "{length_bytes} bytes at byte {offset_bytes} reach beyond the volume's end at {size_bytes}"
-            ))),
+            _ => Err(Error::BeyondEnd { offset_bytes, length_bytes, size_bytes }),
         }
     }
 
@@ -592,6 +608,27 @@ impl Volume {
         given_back
     }
 
+    /// Gives the volume another size, in bytes: a multiple of 4,096, while its clients go on. When it returns, the store has
+    /// it. Growing shows zeroes. Shrinking refuses requests beyond the new end from the moment at which it begins.
+    ///
+    /// # Errors
+    /// [`Error::HoldsData`] with [`ShrinkPolicy::Refuse`]; [`Error::Invalid`] if the size can not be, or the log goes on in
+    /// format 1 and the volume is to shrink. The store's: the size is the old one, though with [`ShrinkPolicy::Discard`] what
+    /// was to go may be gone; or, if the store did not say whether it has the new size, a shrunk volume serves no more than
+    /// that. Ask again.
+    pub async fn resize(&self, size_bytes: u64, policy: ShrinkPolicy) -> Result<Resized, Error> {
+        let _resizing = self.inner.resizing.lock().await;
+        self.check_open()?;
+        let Some(named) = &self.inner.named else {
+            return Err(Error::ReadOnly { volume: self.label() });
+        };
+        let resized = resize::resize(&self.inner.core, named, size_bytes, policy).await;
+        if let Err(error @ Error::Fenced { .. }) = &resized {
+            self.inner.core.end(error.clone());
+        }
+        resized
+    }
+
     /// Drains, flushes and marks the volume as closed cleanly. Later requests fail with [`Error::Closed`].
     ///
     /// # Errors
@@ -600,6 +637,8 @@ impl Volume {
     pub async fn close(&self) -> Result<(), Error> {
         let inner = &self.inner;
         inner.closing.store(true, Ordering::Release);
+        // One that is under way ends first, and none begins any more.
+        let _resizing = inner.resizing.lock().await;
         match inner.core.check_ended() {
             Err(Error::Closed { .. }) => return Ok(()),
             ended => ended?,

@@ -101,7 +101,7 @@ pub(crate) fn of_volume(error: &lsvd_volume::Error) -> Exit {
         Error::Corrupt { .. } | Error::Missing { .. } | Error::Newer { .. } => Exit::Corrupt,
         Error::Store { source, .. } => of_store(source),
         Error::TimedOut { .. } => Exit::Store,
-        Error::Invalid(_) => Exit::Usage,
+        Error::Invalid(_) | Error::BeyondEnd { .. } => Exit::Usage,
         Error::NotFound { .. }
         | Error::Exists { .. }
         | Error::NoMoment { .. }
@@ -113,7 +113,7 @@ pub(crate) fn of_volume(error: &lsvd_volume::Error) -> Exit {
         Error::Journal { .. } | Error::JournalNeeded { .. } | Error::JournalPassedOver { .. } => {
             Exit::Journal
         }
-        Error::ReadOnly { .. } | Error::Closed { .. } => Exit::Other,
+        Error::ReadOnly { .. } | Error::Closed { .. } | Error::HoldsData { .. } => Exit::Other,
     }
 }
 
@@ -162,6 +162,9 @@ pub(crate) fn help(error: &anyhow::Error) -> Option<&str> {
             JournalError::InUse => Some("stop the daemon that has it; one journal serves one daemon"),
             JournalError::OtherVolume { .. } => None,
         },
+        Error::HoldsData { .. } => Some(
+            "shrink the file system first; its trims free what it does not use. --discard lets go of what is left beyond the new end",
+        ),
         Error::InUse { .. } => Some(
             "stop the other daemon, which closes the volume, or wait; `lsvd serve` without --if-free takes it over, and the \
              other daemon is fenced",

@@ -52,7 +52,7 @@ impl Export for VolumeExport {
     async fn write(&self, offset_bytes: u64, data: Bytes, fua: bool) -> Result<(), ExportError> {
         let length_bytes = data.len() as u64;
         let write = self.volume.write(offset_bytes, data, fua);
-        self.traffic.count(Kind::Write, length_bytes, write).await.map_err(refuse)
+        self.traffic.count(Kind::Write, length_bytes, write).await.map_err(refuse_to_write)
     }
 
     async fn flush(&self) -> Result<(), ExportError> {
@@ -71,7 +71,7 @@ impl Export for VolumeExport {
         flags: ZeroFlags,
     ) -> Result<(), ExportError> {
         let write = self.volume.write_zeroes(offset_bytes, length_bytes, flags.no_hole, flags.fua);
-        self.traffic.count(Kind::Zeroes, length_bytes, write).await.map_err(refuse)
+        self.traffic.count(Kind::Zeroes, length_bytes, write).await.map_err(refuse_to_write)
     }
 
     async fn block_status(
@@ -89,11 +89,19 @@ impl Export for VolumeExport {
     }
 }
 
+/// Beyond the end of a volume that was larger when its client connected there is no room.
+fn refuse_to_write(error: Error) -> ExportError {
+    match error {
+        Error::BeyondEnd { .. } => ExportError::new(ExportErrorKind::NoSpace, error.to_string()),
+        error => refuse(error),
+    }
+}
+
 fn refuse(error: Error) -> ExportError {
     let kind = match &error {
         Error::Fenced { .. } | Error::Closed { .. } => ExportErrorKind::Shutdown,
         Error::ReadOnly { .. } => ExportErrorKind::Permission,
-        Error::Invalid(_) => ExportErrorKind::Invalid,
+        Error::Invalid(_) | Error::BeyondEnd { .. } => ExportErrorKind::Invalid,
         Error::Store { source: lsvd_backend::Error::Full { .. }, .. } => ExportErrorKind::NoSpace,
         _ => ExportErrorKind::Io,
     };
@@ -113,6 +121,10 @@ mod tests {
             (Error::Closed { volume: volume() }, ExportErrorKind::Shutdown),
             (Error::ReadOnly { volume: volume() }, ExportErrorKind::Permission),
             (Error::Invalid("beyond the end".into()), ExportErrorKind::Invalid),
+            (
+                Error::BeyondEnd { offset_bytes: 8192, length_bytes: 1, size_bytes: 4096 },
+                ExportErrorKind::Invalid,
+            ),
             (Error::NotFound { volume: volume() }, ExportErrorKind::Io),
             (
                 Error::TimedOut { volume: volume(), after: std::time::Duration::from_secs(60) },
@@ -120,6 +132,11 @@ mod tests {
             ),
         ] {
             assert_eq!(refuse(error.clone()).kind, kind, "{error}");
+            let to_write = match error {
+                Error::BeyondEnd { .. } => ExportErrorKind::NoSpace,
+                _ => kind,
+            };
+            assert_eq!(refuse_to_write(error).kind, to_write, "as the server says of its own gate");
         }
     }
 }

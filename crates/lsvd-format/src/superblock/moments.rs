@@ -120,6 +120,24 @@ impl Superblock {
         self
     }
 
+    /// The same with a size of its own since a number, at which nothing was durable yet. The first resize also records the size
+    /// before; what would be one too many is forgotten, but not how large the volume ever was.
+    pub fn with_size(mut self, size_bytes: u64, since: SequenceNumber) -> Self {
+        let mut sizes = std::mem::take(&mut self.moments.sizes);
+        if sizes.is_empty() {
+            sizes.push(SizeSince { since: self.log_first_number, size_bytes: self.size_bytes });
+        }
+        // A size at which nothing became durable is nobody's.
+        sizes.retain(|size| size.since < since);
+        sizes.push(SizeSince { since, size_bytes });
+        while sizes.len() > SIZES_MAX {
+            let oldest = sizes.remove(0);
+            sizes[0].size_bytes = sizes[0].size_bytes.max(oldest.size_bytes);
+        }
+        let moments = Moments { sizes, ..std::mem::take(&mut self.moments) };
+        Self { size_bytes, ..self }.with_moments(moments)
+    }
+
     /// The snapshot with a name.
     pub fn snapshot(&self, name: &str) -> Option<&Snapshot> {
         self.moments.snapshots.iter().find(|snapshot| snapshot.name == name)

@@ -237,6 +237,29 @@ fn a_moment_has_the_size_of_its_time() {
     assert_eq!(superblock.largest_size_bytes(), 4 << 30);
 }
 
+#[test]
+fn a_resize_is_remembered_with_the_size_before() {
+    let sizes = |superblock: &Superblock| {
+        superblock.moments.sizes.iter().map(|size| (size.since.0, size.size_bytes)).collect::<Vec<_>>()
+    };
+    let first = example().log_first_number;
+    let grown = example().with_size(2 << 30, SequenceNumber(10));
+    assert_eq!((grown.size_bytes, sizes(&grown)), (2 << 30, vec![(first.0, 1 << 30), (10, 2 << 30)]));
+    assert_eq!(decode(NUMBER, &encode(NUMBER, &grown)), Ok(grown.clone()));
+    let again = grown.clone().with_size(4 << 30, SequenceNumber(10));
+    assert_eq!(sizes(&again), [(first.0, 1 << 30), (10, 4 << 30)], "nothing was written in between");
+    let shrunk = again.with_size(1 << 20, SequenceNumber(12));
+    assert_eq!((shrunk.size_bytes, shrunk.largest_size_bytes()), (1 << 20, 4 << 30));
+    let mut many = shrunk;
+    for nth in 0..2000 {
+        many = many.with_size((1 + nth % 7) << 20, SequenceNumber(20 + nth));
+    }
+    assert_eq!(many.moments.sizes.len(), moments::SIZES_MAX);
+    assert_eq!(many.validate(NUMBER), Ok(()));
+    assert_eq!(many.largest_size_bytes(), 4 << 30, "objects of that time may be in the log still");
+    assert_eq!(many.size_bytes_at(&many.line(SequenceNumber(2018))), (1 + 1998 % 7) << 20);
+}
+
 /// An lsvd that does not know checkpoints would take a log whose first objects were deleted for a damaged one: it must
 /// refuse the volume.
 #[test]

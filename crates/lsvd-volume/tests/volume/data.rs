@@ -120,7 +120,7 @@ async fn nothing_reaches_beyond_the_volume() {
             volume.block_status(offset, length).await.err(),
         ];
         for error in errors {
-            assert!(matches!(error, Some(Error::Invalid(_))), "{length} at {offset}: {error:?}");
+            assert!(matches!(error, Some(Error::BeyondEnd { .. })), "{length} at {offset}: {error:?}");
         }
     }
     let error = volume.write(end - 1, "xy".into(), false).await.unwrap_err();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lsvd_format::{SequenceNumber, SuperblockNumber, names, superblock};
 use lsvd_volume::{
-    Error, Files, JournalError, JournalOptions, Moment, OpenOptions, Volume, inspect, rollback,
+    Error, Files, JournalError, JournalOptions, Moment, OpenOptions, ShrinkPolicy, Volume, inspect, rollback,
 };
 
 use crate::common::{BLOCK, Fate, MIB, Verb, World, blocks, fill_of, settle, write_block};
@@ -614,4 +614,30 @@ async fn disk_with_more(world: &World, left: &Disk) -> Disk {
     let volume = try_abandoning(world, None).await.unwrap();
     volume.close().await.unwrap();
     left.clone()
+}
+
+/// A journal's flush is not enough to cut a volume off: without the journal the volume has the new size, and what lay beyond
+/// it must not be back.
+#[tokio::test(start_paused = true)]
+async fn what_was_cut_off_needs_no_journal_to_stay_away() {
+    let (world, disk) = (World::new().await, Disk::default());
+    let volume = open(&world, &disk).await;
+    write_block(&volume, 5000, 1).await.unwrap();
+    volume.resize(4096 * BLOCK, ShrinkPolicy::Discard).await.unwrap();
+    write_block(&volume, 9, 9).await.unwrap();
+    let copy = disk.copy();
+    drop(volume);
+    // With the journal, and without it.
+    for journal in [Some(&copy), None] {
+        let volume = match journal {
+            Some(disk) => open(&world, disk).await,
+            None => world.open_with(|options| options.abandon_journal = true).await,
+        };
+        assert_eq!(volume.size_bytes(), 4096 * BLOCK);
+        volume.resize(64 * MIB, ShrinkPolicy::Refuse).await.unwrap();
+        assert_eq!(fill_of(&volume, 5000).await.unwrap(), 0);
+        assert_eq!(fill_of(&volume, 9).await.unwrap(), 9);
+        write_block(&volume, 5000, 5).await.unwrap();
+        volume.resize(4096 * BLOCK, ShrinkPolicy::Discard).await.unwrap();
+    }
 }

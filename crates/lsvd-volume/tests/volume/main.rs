@@ -19,6 +19,7 @@ mod moments;
 mod pressure;
 mod recovery;
 mod removal;
+mod resizing;
 mod rollback;
 mod root_trouble;
 mod roots;

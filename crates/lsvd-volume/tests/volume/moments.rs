@@ -185,10 +185,7 @@ async fn every_moment_that_is_held_is_what_it_was() {
     }
     let end = volume.stats().durable_number;
     let refused = history.at_number(end + 1).await.unwrap_err();
-    assert!(
-        matches!(&refused, Error::OutOfReach { reason, .. } if reason.contains("ends with")),
-        "{refused}"
-    );
+    assert!(matches!(&refused, Error::NoMoment { reason, .. } if reason.contains("ends with")), "{refused}");
 }
 
 /// A number that a fence skips is no moment, and its neighbours are named.
@@ -221,7 +218,7 @@ async fn a_snapshot_is_read_by_its_name() {
     assert_eq!((info.as_of.0, info.snapshots, info.size_bytes), (as_of, vec!["then".to_owned()], 64 * MIB));
     assert!(matches!(
         history.at(&Moment::Snapshot("other".to_owned())).await,
-        Err(Error::OutOfReach { reachable, .. }) if reachable.contains("then")
+        Err(Error::NoMoment { reachable, .. }) if reachable.contains("then")
     ));
     let listed = list_log(&history.world.bucket, None).await.unwrap();
     assert_eq!(listed.last().unwrap().snapshots, ["then"]);
@@ -265,7 +262,7 @@ async fn a_reader_stays_at_its_moment() {
         history.goes_on(&volume, 8, 3).await;
         match fills(&fresh).await {
             Ok(shown) => assert_eq!(shown, expected),
-            Err(Error::OutOfReach { .. }) => refused += 1,
+            Err(Error::NoMoment { .. }) => refused += 1,
             Err(error) => panic!("{error}"),
         }
     }

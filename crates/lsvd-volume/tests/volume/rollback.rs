@@ -33,7 +33,8 @@ async fn rollbacks_of_rollbacks() {
     for (delete_after, target) in [(1 << 40, f64::INFINITY), (5, f64::INFINITY), (5, 1.05)] {
         let mut history = History::new().await;
         history.upkeep.delete_after = Duration::from_secs(delete_after);
-        history.upkeep.collect = CollectOptions { target, waste_bytes_min: 0, share: 1.0 };
+        history.upkeep.collect =
+            CollectOptions { target, waste_bytes_min: 0, share: 1.0, ..CollectOptions::default() };
         let deleted = back_and_forth(&mut history, delete_after == 5).await;
         assert_eq!(deleted, delete_after == 5, "objects were deleted, or not");
     }
@@ -64,7 +65,7 @@ async fn back_and_forth(history: &mut History, deletes: bool) -> bool {
                     reached.push(at);
                 }
                 // Before the place to which a rollback went.
-                Err(Error::OutOfReach { reason, .. }) if deletes && round > 0 => {
+                Err(Error::NoMoment { reason, .. }) if deletes && round > 0 => {
                     assert!(reason.contains("was deleted") && reached.is_empty(), "number {at}: {reason}");
                 }
                 Err(error) => panic!("number {at}: {error}"),
@@ -121,7 +122,7 @@ async fn what_a_snapshot_did_not_need_is_not_promised() {
                 assert_eq!(fills(&reader).await.unwrap(), history.then[&at].0, "as of number {at}");
                 reached += 1;
             }
-            Err(Error::OutOfReach { reason, .. }) => {
+            Err(Error::NoMoment { reason, .. }) => {
                 assert!(reason.contains("was deleted") && at < as_of, "number {at}: {reason}");
                 refused += 1;
             }
@@ -306,9 +307,9 @@ async fn what_a_rollback_would_be() {
     assert_eq!((plan.to.0, plan.from.0, plan.left_objects), (last - 3, last, 3));
     assert!(plan.left_bytes > BLOCK / 2);
     assert!(matches!(plan_rollback(&bucket, &number(last)).await, Err(Error::Invalid(_))));
-    assert!(matches!(plan_rollback(&bucket, &number(last + 1)).await, Err(Error::OutOfReach { .. })));
+    assert!(matches!(plan_rollback(&bucket, &number(last + 1)).await, Err(Error::NoMoment { .. })));
     let refused = rollback(&bucket, &number(last + 1), history.options()).await;
-    assert!(matches!(refused, Err(Error::OutOfReach { .. })));
+    assert!(matches!(refused, Err(Error::NoMoment { .. })));
     assert_eq!(history.world.store.names(names::SUPERBLOCK_FOLDER), versions, "nothing was written");
     assert!(history.world.store.made().iter().all(|made| !made.verb.mutates()));
 }
