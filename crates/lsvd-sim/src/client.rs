@@ -102,7 +102,7 @@ impl Client {
     }
 
     /// Writes a request down before it is asked; the index is for the answer.
-    fn submit(&self, request: Request) -> usize {
+    pub(crate) fn submit(&self, request: Request) -> usize {
         let submit = self.scene.tick();
         self.scene.stage().event(format_args!("{} @{submit} {request:?}", self.name));
         let mut history = lock(&self.scene.history);
@@ -250,6 +250,13 @@ pub(crate) async fn read_whole(scene: &Scene, volume: &Volume, rng: &mut Rng) ->
         let first = u32::try_from(seen.len()).expect("the volume is small");
         let most = u64::from(scene.sectors() - first);
         let count = u32::try_from(rng.between(1, most).max(most.min(64))).expect("the volume is small");
+        // What a smaller volume shows if it grows is asked then.
+        let there = scene.sectors_of(volume.size_bytes()).saturating_sub(first);
+        if there == 0 {
+            seen.resize(scene.sectors() as usize, Value::Zero);
+            break;
+        }
+        let count = count.min(there);
         match volume.read(scene.offset_bytes(first), bytes(count)).await {
             Ok(pieces) => match values(first, count, &pieces) {
                 Ok(values) => seen.extend(values),

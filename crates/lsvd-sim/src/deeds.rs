@@ -30,6 +30,10 @@ pub struct Deeds {
     pub fallbacks: u64,
     /// Times that the older checkpoint was compared with the newest.
     pub compared: u64,
+    /// Times that an open volume shrank.
+    pub shrunk: u64,
+    /// Times that it was given at least the size that it had.
+    pub grown: u64,
 }
 
 impl AddAssign for Deeds {
@@ -45,18 +49,23 @@ impl AddAssign for Deeds {
         self.damaged += other.damaged;
         self.fallbacks += other.fallbacks;
         self.compared += other.compared;
+        self.shrunk += other.shrunk;
+        self.grown += other.grown;
     }
 }
 
 impl fmt::Display for Deeds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { checkpoints, moved_objects, moved_blocks, deleted_objects, deleted_parts, .. } = self;
-        let Self { region_reads, absent_regions, reloads, damaged, fallbacks, compared, .. } = self;
+        let Self {
+            region_reads, absent_regions, reloads, damaged, fallbacks, compared, shrunk, grown, ..
+        } = self;
         write!(
             f,
             "{checkpoints} checkpoints ({damaged} damaged, {fallbacks} openings with the one before, {compared} compared with \
              it), {moved_blocks} blocks moved in {moved_objects} objects, {deleted_objects} log and {deleted_parts} \
-             checkpoint objects deleted, {region_reads} regions read ({absent_regions} seen absent), {reloads} reloads"
+             checkpoint objects deleted, {region_reads} regions read ({absent_regions} seen absent), {reloads} reloads, shrunk {shrunk} times and \
+             grown {grown}"
         )
     }
 }

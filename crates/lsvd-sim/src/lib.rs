@@ -19,6 +19,7 @@ mod link;
 mod mutation;
 pub mod oracle;
 mod process;
+mod resizer;
 mod rng;
 mod run;
 mod scene;

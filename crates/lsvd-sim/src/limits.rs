@@ -10,9 +10,9 @@ use crate::scene::Settings;
 use crate::weather::{SsdWeather, Weather};
 
 /// What can be left out besides the happenings of `happenings`: of the weather, and of the plot.
-const PARTS: [&str; 12] = [
+const PARTS: [&str; 13] = [
     "slow", "fails", "silent", "late", "conflict", "damage", "outage", "ssd", "second", "doom", "ambush",
-    "look",
+    "look", "resize",
 ];
 
 /// Ceilings and omissions; none by default.

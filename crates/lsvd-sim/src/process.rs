@@ -235,6 +235,18 @@ impl Process {
             generation,
             rng: scene.rng(21, u64::from(self.id) << 8 | i),
         });
+        let mut plot = scene.rng(32, 0);
+        if plot.chance(500) && !scene.limits.leaves_out("resize") {
+            let resizer = Client {
+                scene: Arc::clone(scene),
+                volume: volume.clone(),
+                link: self.link.clone(),
+                name: format!("p{}r", self.id),
+                generation,
+                rng: scene.rng(33, u64::from(self.id)),
+            };
+            self.spawn(resizer.resize_now_and_then());
+        }
         let tasks: Vec<_> = clients.map(|client| self.spawn(client.run())).collect();
         join_all(tasks).await;
         self.phase.send_replace(Phase::Idle);

@@ -174,6 +174,13 @@ impl Scene {
         self.first_block() * BLOCK_BYTES + u64::from(sector) * SECTOR_BYTES as u64
     }
 
+    /// Clients' sectors that a volume of this size has.
+    pub(crate) fn sectors_of(&self, size_bytes: u64) -> u32 {
+        let bytes = size_bytes.saturating_sub(self.offset_bytes(0));
+        u32::try_from(bytes / SECTOR_BYTES as u64)
+            .map_or(self.sectors(), |sectors| sectors.min(self.sectors()))
+    }
+
     /// A generator for one user, of which there is one for each `kind` and `number`.
     pub(crate) fn rng(&self, kind: u64, number: u64) -> Rng {
         Rng::new(self.seed, kind << 32 | number)
@@ -287,6 +294,8 @@ impl Scene {
             Error::Corrupt { .. } if !self.may_be_damaged() => 5,
             Error::Newer { .. } if !self.may_be_damaged() => 5,
             Error::Invalid(_) | Error::ReadOnly { .. } | Error::NotFound { .. } => 4,
+            // Nobody asks for more than the volume had at first.
+            Error::BeyondEnd { size_bytes, .. } if self.sectors_of(*size_bytes) == self.sectors() => 4,
             Error::UnsafeStore { .. } => 2,
             _ => return,
         };
