@@ -15,6 +15,7 @@ mod info;
 mod log;
 mod ls;
 mod manual;
+mod resize;
 mod rm;
 mod rollback;
 mod serve;
@@ -38,6 +39,7 @@ pub(crate) use self::info::Info;
 pub(crate) use self::log::Log;
 pub(crate) use self::ls::Ls;
 pub(crate) use self::manual::{Completions, Man};
+pub(crate) use self::resize::Resize;
 pub(crate) use self::rm::Rm;
 pub(crate) use self::rollback::Rollback;
 pub(crate) use self::serve::{Flush, Serve};
@@ -58,7 +60,7 @@ Exit codes:
   5    corrupt, or written by a newer lsvd
   6    not there, or there already; a moment that can not be reached
   7    the store does not hold create-only PUT, and nobody vouched for a single writer
-  8    --if-free, adopt, gc, upgrade, rollback, rm: somebody else seems to write the volume
+  8    --if-free, adopt, gc, upgrade, resize, rollback, rm: somebody else seems to write the volume
   9    the local journal is needed, damaged, in use or another volume's, or its disk failed
   10   rm: something that is kept needs the volume
   130  stopped at once by a second signal
@@ -145,6 +147,7 @@ impl Cli {
             Command::Rm(arguments) => Some(arguments.lines),
             Command::Rollback(arguments) => Some(arguments.lines),
             Command::Diff(arguments) => Some(arguments.lines),
+            Command::Resize(arguments) => Some(arguments.lines),
             Command::Doctor(arguments) => Some(arguments.lines),
             Command::Attach(arguments) => Some(arguments.lines),
             Command::Detach(arguments) => Some(arguments.lines),
@@ -188,6 +191,8 @@ pub(crate) enum Command {
     Rollback(Rollback),
     /// List what changed between two moments of a volume, writing nothing
     Diff(Diff),
+    /// Give a volume that nobody serves another size
+    Resize(Resize),
     /// Examine a store: what it promises, what it permits, how fast it is, what its settings would do to a volume
     Doctor(Doctor),
     /// Create, serve, write, kill, recover and verify a volume in a temporary directory

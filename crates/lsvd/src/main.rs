@@ -59,6 +59,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Rm(arguments) => on_runtime(commands::rm::run(arguments)),
         Command::Rollback(arguments) => on_runtime(commands::rollback::run(arguments)),
         Command::Diff(arguments) => on_runtime(commands::diff::run(arguments)),
+        Command::Resize(arguments) => on_runtime(commands::resize::run(arguments)),
         Command::Doctor(arguments) => on_runtime(commands::doctor::run(arguments)),
         Command::Demo(arguments) => on_runtime(demo::run(arguments)),
         Command::Licenses => commands::manual::licenses(),

@@ -12,6 +12,7 @@ pub(crate) mod info;
 pub(crate) mod log;
 pub(crate) mod ls;
 pub(crate) mod manual;
+pub(crate) mod resize;
 pub(crate) mod rm;
 pub(crate) mod rollback;
 pub(crate) mod serve;

@@ -15,6 +15,7 @@ mod json;
 mod licenses;
 mod moments;
 mod removal;
+mod resize;
 mod rig;
 mod serving;
 mod space;

@@ -1,0 +1,80 @@
+//! `lsvd resize`: another size for a volume that nobody serves.
+//!
+//! Knows the order: take over with courtesy, resize, close; and how it is told. What may be cut off, and in which order, the
+//! volume's library decides. [`of_open`] is all that a daemon needs that has the volume open.
+
+use anyhow::Context;
+use lsvd_volume::{Error, OpenOptions, Resized, ShrinkPolicy, Volume};
+use serde::Serialize;
+
+use super::info::SCHEMA_VERSION;
+use crate::cli::Resize;
+use crate::exit::Exit;
+use crate::store::{self, Errand, Place};
+use crate::{output, units};
+
+/// What the volume had and has.
+#[derive(Serialize)]
+struct ResizeJson {
+    schema_version: u32,
+    name: String,
+    url: String,
+    size_bytes_before: u64,
+    size_bytes: u64,
+}
+
+/// Runs `lsvd resize`.
+///
+/// # Errors
+/// If the volume seems to be in use, if it would cut off data, or the store refuses.
+pub(crate) async fn run(arguments: Resize) -> anyhow::Result<Exit> {
+    let errand = Errand { verb: "resize", create_root: false, patience: arguments.patience.timeout };
+    let place = store::volume_or_bucket(&arguments.url, &arguments.store, errand)?;
+    let options = OpenOptions {
+        io_timeout: arguments.patience.timeout,
+        if_free: Some(arguments.if_free),
+        unsafe_single_writer: arguments.unsafe_single_writer,
+        ..OpenOptions::default()
+    };
+    let volume = Volume::open(place.bucket.clone(), options).await.map_err(|error| {
+        let in_use = matches!(error, Error::InUse { .. });
+        anyhow::Error::new(error).context(match in_use {
+            true => format!("volume '{}' seems to be served", place.name),
+            false => format!("cannot open volume '{}'", place.name),
+        })
+    })?;
+    let resized = of_open(&volume, &place.name, arguments.size, arguments.discard).await;
+    let closed = volume.close().await;
+    let resized = resized?;
+    closed.with_context(|| format!("cannot close volume '{}' cleanly", place.name))?;
+    tell(&place, resized, arguments.json)
+}
+
+/// Resizes a volume that is open, while its clients go on.
+///
+/// # Errors
+/// As of [`Volume::resize`].
+async fn of_open(volume: &Volume, name: &str, size_bytes: u64, discard: bool) -> anyhow::Result<Resized> {
+    let policy = if discard { ShrinkPolicy::Discard } else { ShrinkPolicy::Refuse };
+    let resized = volume.resize(size_bytes, policy).await;
+    resized.with_context(|| format!("cannot resize volume '{name}'"))
+}
+
+fn tell(place: &Place, resized: Resized, json: bool) -> anyhow::Result<Exit> {
+    let Resized { before_bytes, size_bytes } = resized;
+    if json {
+        output::json(&ResizeJson {
+            schema_version: SCHEMA_VERSION,
+            name: place.name.clone(),
+            url: place.url.to_string(),
+            size_bytes_before: before_bytes,
+            size_bytes,
+        })?;
+        return Ok(Exit::Done);
+    }
+    let size = |bytes| format!("{} ({} bytes)", units::bytes_exact(bytes), units::grouped(bytes));
+    let rows = [("size before", size(before_bytes)), ("size", size(size_bytes))];
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(head, words)| vec![head.to_owned(), words]).collect();
+    output::table(&["volume", &place.name], &rows)?;
+    Ok(Exit::Done)
+}
