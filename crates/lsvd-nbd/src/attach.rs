@@ -4,7 +4,7 @@
 //! holds an [`Attachment`] watches them: a connection that dies is replaced, while the kernel keeps requests waiting. It
 //! knows nothing of what is on the device. Calls block, so an async caller gives them a thread.
 //!
-//! 1. The kernel gets no connection to an export of another size or with fewer abilities than the first one.
+//! 1. The kernel gets no connection to an export with fewer abilities than the first one; of another size it is told.
 //! 2. A dead connection is offered a replacement until the device is detached, by whomever.
 //! 3. Nothing here ends a device that is in use: only [`detach`], and it says when it is refused.
 
@@ -20,7 +20,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
@@ -33,6 +33,9 @@ pub use self::uri::{NbdUri, UriError};
 
 /// How soon a stop is noticed, and how often a server that is away is tried again.
 const TICK: Duration = Duration::from_millis(250);
+
+/// How often the server is asked whether the export has another size: a connection and a few bytes each time.
+const ASK_EVERY: Duration = Duration::from_secs(5);
 
 /// The flags that the kernel knows: HAS_FLAGS, READ_ONLY, SEND_FLUSH, SEND_FUA, ROTATIONAL, SEND_TRIM, SEND_WRITE_ZEROES,
 /// CAN_MULTI_CONN. It is told of no others: what it does not know it can not use.
@@ -155,6 +158,8 @@ pub struct Attachment {
     device: Device,
     uri: NbdUri,
     told: Told,
+    block_size_bytes: u32,
+    asked: Instant,
     has_timeout: bool,
     /// `None` for one that died and has no replacement yet.
     connections: Vec<Option<Connection>>,
@@ -203,6 +208,8 @@ pub fn attach(uri: &NbdUri, device: Device, options: &AttachOptions) -> Result<A
         device,
         uri: uri.clone(),
         told,
+        block_size_bytes: options.block_size_bytes,
+        asked: Instant::now(),
         has_timeout: options.timeout.is_some(),
         connections: connections.into_iter().map(Some).collect(),
     })
@@ -293,7 +300,7 @@ impl Attachment {
         self.told.size_bytes
     }
 
-    /// Replaces connections that die, until `stop` is set or the device is detached.
+    /// Replaces connections that die, and tells the kernel of another size that the export has, until `stop` is set or the device is detached.
     ///
     /// # Errors
     /// [`AttachError::Changed`] if the server comes back with another export; what the kernel says.
@@ -301,7 +308,10 @@ impl Attachment {
         let mut told_away = false;
         while !stop.load(Ordering::Relaxed) {
             self.wait_for_deaths()?;
-            let Some(place) = self.connections.iter().position(Option::is_none) else { continue };
+            let Some(place) = self.connections.iter().position(Option::is_none) else {
+                self.ask_for_the_size()?;
+                continue;
+            };
             // The kernel takes a moment to see what we saw, and silently leaves a socket for which it knows no dead one.
             std::thread::sleep(TICK);
             if !self.is_attached()? {
@@ -361,7 +371,7 @@ impl Attachment {
     /// Offers the kernel a new connection. Whether it took it.
     fn replace(&mut self, place: usize) -> Result<bool, AttachError> {
         let (connection, told) = connect(&self.uri)?;
-        if let Some(reason) = self.told.differs_from(told) {
+        if let Some(reason) = self.told.differs_from(told, self.block_size_bytes) {
             return Err(AttachError::Changed { device: self.device.path(), reason });
         }
         let command = Command::Reconfigure { index: self.device.0, sockets: vec![connection.as_fd()] };
@@ -378,16 +388,51 @@ impl Attachment {
             return Ok(false);
         }
         self.connections[place] = Some(connection);
+        self.tell_the_size(told)?;
         Ok(true)
+    }
+
+    /// Asks the server now and then. What else it says is for the next connection.
+    fn ask_for_the_size(&mut self) -> Result<(), AttachError> {
+        if self.asked.elapsed() < ASK_EVERY {
+            return Ok(());
+        }
+        self.asked = Instant::now();
+        match Connection::ask(&self.uri) {
+            Ok(told) if self.told.differs_from(told, self.block_size_bytes).is_none() => {
+                self.tell_the_size(told)
+            }
+            // The connections say if it is away, and the next of them if it is another.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Tells the kernel how large the export is, if that has changed. Requests go on.
+    fn tell_the_size(&mut self, told: Told) -> Result<(), AttachError> {
+        let size_bytes = told.size_bytes;
+        if size_bytes == self.told.size_bytes {
+            return Ok(());
+        }
+        let command = Command::Resize { index: self.device.0, size_bytes };
+        match self.kernel.run(&command) {
+            Ok(()) => {}
+            // It was detached meanwhile, which the next look will say.
+            Err(KernelError::Refused(error)) if error.kind() == io::ErrorKind::InvalidInput => return Ok(()),
+            Err(error) => return Err(kernel_error("resize", self.device, error)),
+        }
+        let (device, before_bytes) = (self.device.path(), self.told.size_bytes);
+        self.told.size_bytes = size_bytes;
+        tracing::info!(device = %device.display(), before_bytes, size_bytes, "resized");
+        Ok(())
     }
 }
 
 impl Told {
     /// What the kernel relies on and is not so any more.
-    fn differs_from(self, other: Self) -> Option<String> {
+    fn differs_from(self, other: Self, block_size_bytes: u32) -> Option<String> {
         let lost = self.flags & !other.flags & KERNEL_FLAGS;
-        if self.size_bytes != other.size_bytes {
-            Some(format!("it had {} bytes and has {}", self.size_bytes, other.size_bytes))
+        if !other.size_bytes.is_multiple_of(block_size_bytes.into()) {
+            Some(format!("its {} bytes are no whole blocks of {block_size_bytes}", other.size_bytes))
         } else if lost != 0 {
             Some(format!("it can not do any more what its flags {lost:#x} said"))
         } else if (self.flags ^ other.flags) & 2 != 0 {
@@ -430,14 +475,16 @@ mod tests {
     #[test]
     fn another_export_is_no_replacement() {
         let first = Told { size_bytes: 4096, flags: 0b1101 };
-        assert_eq!(first.differs_from(first), None);
-        assert_eq!(first.differs_from(Told { flags: 0b111_0000_1101, ..first }), None, "it can do more now");
+        assert_eq!(first.differs_from(first, 4096), None);
+        for other in [Told { flags: 0b111_0000_1101, ..first }, Told { size_bytes: 8192, ..first }] {
+            assert_eq!(first.differs_from(other, 4096), None, "it can do more now, or is larger");
+        }
         for (other, why) in [
-            (Told { size_bytes: 8192, ..first }, "4096 bytes"),
+            (Told { size_bytes: 8192 + 512, ..first }, "8704 bytes"),
             (Told { flags: 0b1001, ..first }, "0x4"),
             (Told { flags: 0b1111, ..first }, "read-only"),
         ] {
-            assert!(first.differs_from(other).is_some_and(|reason| reason.contains(why)), "{other:?}");
+            assert!(first.differs_from(other, 4096).is_some_and(|reason| reason.contains(why)), "{other:?}");
         }
     }
 }

@@ -6,7 +6,8 @@ use std::future::Future;
 
 use bytes::Bytes;
 
-/// What a client is told of an export when it connects. Taken once per connection: a change is seen by later ones.
+/// What a client is told of an export when it connects. Taken once per connection: a change is seen by later ones, but for a
+/// size that has grown, see [`Export::size_bytes`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportInfo {
     /// Size in bytes.
@@ -123,7 +124,7 @@ impl ExportError {
 /// A block device that can be served.
 ///
 /// Requests run concurrently, each in a task of its own, and are answered as they complete. The server keeps every
-/// range within [`ExportInfo::size_bytes`] and non-empty, and calls nothing that writes on a read-only export. A
+/// range within the size that was told or [`Export::size_bytes`], and non-empty, and calls nothing that writes on a read-only export. A
 /// request whose client has vanished still runs to its end. A panic fails its request with EIO and nothing else.
 ///
 /// # Errors
@@ -131,6 +132,12 @@ impl ExportError {
 pub trait Export: Send + Sync + 'static {
     /// What clients are told.
     fn info(&self) -> ExportInfo;
+
+    /// The size now, in bytes. It may change: an export that has shrunk refuses what reaches beyond it by itself. Asked when a
+    /// request reaches beyond what its client was told, as the kernel's does that was told a larger size by its own ways.
+    fn size_bytes(&self) -> u64 {
+        self.info().size_bytes
+    }
 
     /// Reads; the pieces' lengths sum to `length_bytes`, in order.
     fn read(

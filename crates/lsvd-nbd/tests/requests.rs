@@ -268,3 +268,19 @@ async fn the_flags_are_what_the_export_says() {
         assert_eq!(running.client().await.flags & all, expected);
     }
 }
+
+/// A client that learned in another way that the export has grown need not connect again; beyond the new end it is as before.
+#[tokio::test]
+async fn an_export_that_has_grown_is_served_on_old_connections() {
+    const INVALID: u32 = 22;
+    const NO_SPACE: u32 = 28;
+    let running = Running::start(MemoryExport::new(disk()), Limits::default()).await;
+    let mut client = running.client().await;
+    assert_eq!(client.write(GIB - 1, b"ab").await, Err(NO_SPACE));
+    running.export.grow(GIB + 4096);
+    assert_eq!(client.write(GIB - 1, b"ab").await, Ok(Vec::new()));
+    assert_eq!(client.read(GIB - 1, 2).await, Ok(b"ab".to_vec()));
+    assert_eq!(client.write(GIB + 4095, b"ab").await, Err(NO_SPACE));
+    assert_eq!(client.read(GIB + 4095, 2).await, Err(INVALID));
+    client.disconnect().await;
+}

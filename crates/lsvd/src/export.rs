@@ -38,6 +38,10 @@ impl Export for VolumeExport {
         }
     }
 
+    fn size_bytes(&self) -> u64 {
+        self.volume.size_bytes()
+    }
+
     async fn read(&self, offset_bytes: u64, length_bytes: u32) -> Result<Vec<ReadPiece>, ExportError> {
         let length_bytes = length_bytes.into();
         let read = self.volume.read(offset_bytes, length_bytes);

@@ -21,6 +21,8 @@ const OPTION_REPLY_MAGIC: u64 = 0x0003_E889_0455_65A9;
 const FIXED_NEWSTYLE: u16 = 1;
 /// Of the answer to EXPORT_NAME; nothing is sent of it here.
 const NO_ZEROES: u16 = 2;
+const OPTION_ABORT: u32 = 2;
+const OPTION_INFO: u32 = 6;
 const OPTION_GO: u32 = 7;
 const REPLY_ACK: u32 = 1;
 const REPLY_INFO: u32 = 3;
@@ -61,15 +63,29 @@ pub(super) enum Connection {
 impl Connection {
     /// Connects, and enters the export.
     pub(super) fn open(uri: &NbdUri) -> Result<(Self, Told), ClientError> {
-        let mut connection = match &uri.server {
+        let mut connection = Self::connect(uri)?;
+        let told = shake_hands(&mut connection, &uri.export, OPTION_GO)?;
+        // From here on the kernel waits, and it knows how long.
+        connection.set_patience(None)?;
+        Ok((connection, told))
+    }
+
+    /// Asks what the server says of the export now, and leaves again.
+    pub(super) fn ask(uri: &NbdUri) -> Result<Told, ClientError> {
+        let mut connection = Self::connect(uri)?;
+        let told = shake_hands(&mut connection, &uri.export, OPTION_INFO)?;
+        let abort = [&OPTION_MAGIC.to_be_bytes()[..], &OPTION_ABORT.to_be_bytes(), &[0; 4]].concat();
+        connection.write_all(&abort)?;
+        Ok(told)
+    }
+
+    fn connect(uri: &NbdUri) -> Result<Self, ClientError> {
+        let connection = match &uri.server {
             ListenAddress::Unix(path) => Self::Unix(UnixStream::connect(path)?),
             ListenAddress::Tcp { host, port } => Self::Tcp(connect_tcp(host, *port)?),
         };
         connection.set_patience(Some(PATIENCE))?;
-        let told = shake_hands(&mut connection, &uri.export)?;
-        // From here on the kernel waits, and it knows how long.
-        connection.set_patience(None)?;
-        Ok((connection, told))
+        Ok(connection)
     }
 
     fn set_patience(&self, patience: Option<Duration>) -> io::Result<()> {
@@ -132,8 +148,8 @@ fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Err(failure)
 }
 
-/// The handshake on any stream. No byte behind it is read, as that is the kernel's.
-fn shake_hands(stream: &mut (impl Read + Write), export: &str) -> Result<Told, ClientError> {
+/// The handshake on any stream, with GO or INFO. No byte behind it is read, as that is the kernel's.
+fn shake_hands(stream: &mut (impl Read + Write), export: &str, option: u32) -> Result<Told, ClientError> {
     let protocol = |what: &str| ClientError::Protocol(what.to_owned());
     if u64::from_be_bytes(take(stream)?) != MAGIC || u64::from_be_bytes(take(stream)?) != OPTION_MAGIC {
         return Err(protocol("it is no NBD server of the newstyle"));
@@ -146,7 +162,7 @@ fn shake_hands(stream: &mut (impl Read + Write), export: &str) -> Result<Told, C
     let mut request = Vec::new();
     request.extend(u32::from(offered & (FIXED_NEWSTYLE | NO_ZEROES)).to_be_bytes());
     request.extend(OPTION_MAGIC.to_be_bytes());
-    request.extend(OPTION_GO.to_be_bytes());
+    request.extend(option.to_be_bytes());
     request.extend(name.saturating_add(6).to_be_bytes());
     request.extend(name.to_be_bytes());
     request.extend(export.as_bytes());
@@ -156,9 +172,9 @@ fn shake_hands(stream: &mut (impl Read + Write), export: &str) -> Result<Told, C
     let mut told = None;
     loop {
         if u64::from_be_bytes(take(stream)?) != OPTION_REPLY_MAGIC
-            || u32::from_be_bytes(take(stream)?) != OPTION_GO
+            || u32::from_be_bytes(take(stream)?) != option
         {
-            return Err(protocol("what should be its answer to GO is none"));
+            return Err(protocol("what should be its answer to GO or INFO is none"));
         }
         let (kind, length) = (u32::from_be_bytes(take(stream)?), u32::from_be_bytes(take(stream)?));
         if length > REPLY_BYTES_MAX {
@@ -215,7 +231,7 @@ mod tests {
                 Ok(())
             }
         }
-        shake_hands(&mut Said(bytes, Vec::new()), "db1")
+        shake_hands(&mut Said(bytes, Vec::new()), "db1", OPTION_GO)
     }
 
     fn greeting(flags: u16) -> Vec<u8> {

@@ -59,6 +59,8 @@ pub(super) enum Command<'a> {
     },
     /// Take these connections in the place of dead ones.
     Reconfigure { index: u32, sockets: Vec<BorrowedFd<'a>> },
+    /// Have another size.
+    Resize { index: u32, size_bytes: u64 },
     /// Let go of it.
     Disconnect { index: u32 },
     /// Say whether it is connected.
@@ -79,7 +81,7 @@ impl Command<'_> {
     pub(super) fn encode(&self, family: u16, sequence: u32) -> Vec<u8> {
         let number = match self {
             Self::Connect { .. } => CONNECT,
-            Self::Reconfigure { .. } => RECONFIGURE,
+            Self::Reconfigure { .. } | Self::Resize { .. } => RECONFIGURE,
             Self::Disconnect { .. } => DISCONNECT,
             Self::Status { .. } => STATUS,
         };
@@ -107,6 +109,10 @@ impl Command<'_> {
             Self::Reconfigure { index, sockets } => {
                 message.attribute(INDEX, &index.to_ne_bytes());
                 message.sockets(sockets);
+            }
+            Self::Resize { index, size_bytes } => {
+                message.attribute(INDEX, &index.to_ne_bytes());
+                message.attribute(SIZE_BYTES, &size_bytes.to_ne_bytes());
             }
             Self::Disconnect { index } | Self::Status { index } => {
                 message.attribute(INDEX, &index.to_ne_bytes());
@@ -287,6 +293,9 @@ mod tests {
             "2c000000 1b000500 02000000 00000000 03010000 08000100 03000000 10000780 0c000180 08000100 {fd}"
         );
         assert_eq!(hex(&reconfigure.encode(27, 2)), expected);
+        let expected =
+            "28000000 1b000500 02000000 00000000 03010000 08000100 03000000 0c000200 00000000 00010000";
+        assert_eq!(hex(&Command::Resize { index: 3, size_bytes: 1 << 40 }.encode(27, 2)), expected);
         let expected = "1c000000 1b000500 03000000 00000000 02010000 08000100 03000000";
         assert_eq!(hex(&Command::Disconnect { index: 3 }.encode(27, 3)), expected);
     }

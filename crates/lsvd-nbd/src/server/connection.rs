@@ -186,6 +186,9 @@ impl<E: Export, R: AsyncRead + Unpin> Connection<E, R> {
         while let Some(head) = self.next_head().await? {
             let place = self.budget.request().await;
             self.requests_seen += 1;
+            if !self.session.reaches(&head) {
+                self.session.size_bytes = self.session.size_bytes.max(self.export.size_bytes());
+            }
             let verdict = admit(&head, &self.session);
             if verdict == Ok(Command::Disconnect) {
                 return Ok(());

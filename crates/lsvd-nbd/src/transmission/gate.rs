@@ -119,9 +119,16 @@ fn check_writable(session: &Session) -> Result<(), Denial> {
     if session.read_only { deny(Errno::Permission, "this export is read-only") } else { Ok(()) }
 }
 
+impl Session {
+    /// Whether it has all of a request's range.
+    pub(crate) fn reaches(&self, head: &RequestHead) -> bool {
+        let end = head.offset_bytes.checked_add(head.length_bytes.into());
+        end.is_some_and(|end| end <= self.size_bytes)
+    }
+}
+
 fn check_range(head: &RequestHead, session: &Session, errno: Errno) -> Result<(), Denial> {
-    let end = head.offset_bytes.checked_add(head.length_bytes.into());
-    if end.is_some_and(|end| end <= session.size_bytes) {
+    if session.reaches(head) {
         return Ok(());
     }
     deny(errno, "the range ends beyond the export")

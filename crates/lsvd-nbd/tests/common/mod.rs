@@ -57,6 +57,8 @@ pub struct MemoryExport {
     blocks: Mutex<BTreeMap<u64, Vec<u8>>>,
     calls: Mutex<Vec<Call>>,
     script: Script,
+    /// What it has grown to, beyond what connections were told.
+    grown: std::sync::atomic::AtomicU64,
 }
 
 impl MemoryExport {
@@ -65,7 +67,18 @@ impl MemoryExport {
     }
 
     pub fn scripted(info: ExportInfo, script: impl Fn(&Call) -> Fate + Send + Sync + 'static) -> Self {
-        Self { info, blocks: Mutex::default(), calls: Mutex::default(), script: Box::new(script) }
+        Self {
+            info,
+            blocks: Mutex::default(),
+            calls: Mutex::default(),
+            script: Box::new(script),
+            grown: 0.into(),
+        }
+    }
+
+    /// It has this size from now on.
+    pub fn grow(&self, size_bytes: u64) {
+        self.grown.store(size_bytes, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Calls so far.
@@ -151,6 +164,10 @@ fn call(command: u16, offset: u64, length: u64, fua: bool) -> Call {
 }
 
 impl Export for MemoryExport {
+    fn size_bytes(&self) -> u64 {
+        self.info.size_bytes.max(self.grown.load(std::sync::atomic::Ordering::Relaxed))
+    }
+
     fn info(&self) -> ExportInfo {
         self.info.clone()
     }
