@@ -28,6 +28,7 @@ const ENGINE: &str = "crates/lsvd-engine/src/engine.rs";
 const ENGINE_UPKEEP: &str = "crates/lsvd-engine/src/engine/upkeep.rs";
 const ENGINE_JOURNAL: &str = "crates/lsvd-engine/src/journal.rs";
 const WRITER: &str = "crates/lsvd-local/src/journal/writer.rs";
+const RESIZE: &str = "crates/lsvd-volume/src/resize.rs";
 const RECLAIM: &str = "crates/lsvd-volume/src/reclaim.rs";
 const REMOVE: &str = "crates/lsvd-volume/src/remove.rs";
 const PRESSURE: &str = "crates/lsvd-volume/src/pressure.rs";
@@ -473,6 +474,24 @@ pub(super) const MUTANTS: &[Mutant] = &[
         find: "        let Some(reader) = &self.reader else { return Ok(()) };\n",
         replace: "        let Some(reader) = self.reader.as_ref().filter(|_| false) else { return Ok(()) };\n",
         test: Some(("lsvd-volume", "a_region_that_arrives_after_a_reload_is_no_damage")),
+    },
+    Mutant {
+        name: "untrimmed-shrink",
+        rule: 1,
+        breaks: "a volume shrinks without a trim of what it cuts off, which is back when it grows again",
+        file: RESIZE,
+        find: "    core.discard(size_bytes, length_bytes).await?;",
+        replace: "    let _ = length_bytes;",
+        test: Some(("lsvd-volume", "what_was_cut_off_does_not_come_back")),
+    },
+    Mutant {
+        name: "size-before-trim",
+        rule: 1,
+        breaks: "the size falls before the store has the trim of what it cuts off",
+        file: RESIZE,
+        find: "    core.request(Request::Drain).await?;",
+        replace: "    let _ = Request::Drain;",
+        test: Some(("lsvd-volume", "a_crash_at_any_step_leaves_the_old_size_or_the_new_one")),
     },
     Mutant {
         name: "no-back-pressure",
