@@ -9,6 +9,8 @@
 #   database        make it, with a PostgreSQL server on it, and commit rows beside pgbench until the power is cut
 #   database-check  mount it, have the server recover, and compare; then examine its pages, its indexes and the file system
 #   space   make it, fill it, remove four files of five, trim, wait until the host has seen enough, and compare the rest
+#   grow    make it, and write and sync records while the device grows to 3 GiB, grow the file system with it, and fill what
+#           it did not hold before; nothing may fail
 #   endure  make it, and write and sync records while the server comes and goes; nothing may fail
 set -euo pipefail
 client=$1 fs=$2 what=$3
@@ -161,13 +163,42 @@ case $what in
       refused 'is not attached' "$LSVD" detach /dev/nbd1
     fi
     ;;
+  grow)
+    make
+    mkdir "$mnt/tree"
+    head -c 8000000 /dev/urandom >"$mnt/tree/before"
+    sync
+    ;;
 esac
 case $what in
   fill | churn | again)
     /usr/bin/python3 "$GUEST/records.py" write "$mnt/$records" "$OUT/$records.json"
     ;;
-  endure)
+  grow | endure)
+    if [ "$what" = grow ]; then
+      (
+        until [ "$(blockdev --getsize64 "$DEVICE")" = $((3 << 30)) ]; do sleep 0.2; done
+        resize2fs "$DEVICE"
+        # More than the device held before, in files of known contents.
+        for nth in 1 2 3 4; do
+          head -c 300000000 /dev/zero | openssl enc -aes-128-ctr -nosalt -K "0$nth" -iv 00 2>/dev/null >"$mnt/tree/after.$nth"
+        done
+        sync
+        sums >"$OUT/sums.grown"
+        df -B1 --output=size "$mnt" | tail -n1 >"$OUT/df"
+        echo "ext4 of $(cat "$OUT/df") bytes on $(blockdev --getsize64 "$DEVICE")" >"$OUT/grown"
+      ) >"$OUT/grow.log" 2>&1 &
+      GROW=$!
+    fi
     /usr/bin/python3 "$GUEST/records.py" write "$mnt/$records" "$OUT/$records.json" --until "$OUT/enough"
+    if [ "$what" = grow ]; then
+      wait "$GROW" || { cat "$OUT/grow.log"; exit 1; }
+      [ "$(cat "$OUT/df")" -gt 2500000000 ] || { echo "the file system has $(cat "$OUT/df") bytes"; exit 1; }
+      umount "$mnt"
+      echo 3 >/proc/sys/vm/drop_caches
+      mount "$DEVICE" "$mnt"
+      sums | diff "$OUT/sums.grown" - || { echo "LOST: files are not what was synced"; exit 1; }
+    fi
     /usr/bin/python3 "$GUEST/records.py" check "$mnt/$records" "$OUT/$records.json"
     umount "$mnt"
     verify

@@ -47,6 +47,12 @@ pub(super) const CASES: &[Entry] = &[
         Needs::Vm,
         restarts,
     ),
+    (
+        "kernel-resize",
+        "nbd.ko, ext4: the volume grows under a mounted file system and a running writer, and so does the file system",
+        Needs::Vm,
+        resize,
+    ),
     ("virtio-restarts", "the same on virtio-blk over QEMU's NBD client", Needs::Vm, virtio_restarts),
     ("kernel-control", "a server that ignores flushes is caught by the same check", Needs::Vm, control),
 ];
@@ -296,6 +302,33 @@ fn endure(world: &World, client: &'static str) -> Result<()> {
     std::fs::write(stage.out.join("enough"), "")?;
     machine.finish(LIMIT)?;
     println!("  {client}: {}", std::fs::read_to_string(stage.told())?.trim());
+    daemon.close()
+}
+
+/// Between two daemons the volume grows; the kernel is told when the second one answers.
+fn resize(world: &World) -> Result<()> {
+    world.create("db1", "1G")?;
+    let stage = Stage { connections: 2, ..Stage::new(world, "kernel", "ext4")? };
+    let daemon = stage.serve()?;
+    let mut machine = stage.boot("grow")?;
+    stage.wait_for_records(&mut machine, RECORDS)?;
+    // A daemon that stops in order tells its clients so, and the kernel's would give up.
+    daemon.kill();
+    std::thread::sleep(Duration::from_secs(3)); // so that nobody seems to write the volume
+    let url = world.url("db1");
+    let mut resize = Command::new(world.lsvd_path());
+    shell::output_ok(resize.args(["resize", &url, "--size", "3G", "--if-free", "1s"]), TOOL_LIMIT)?;
+    let daemon = stage.serve()?;
+    let count = stage.records() + RECORDS;
+    stage.wait_for_records(&mut machine, count)?;
+    let grown = stage.out.join("grown");
+    shell::wait_until("the file system has grown", LIMIT, || grown.exists() || !machine.runs())?;
+    ensure!(grown.exists(), "the machine ended too early: {}", machine.said());
+    let count = stage.records() + RECORDS;
+    stage.wait_for_records(&mut machine, count)?;
+    std::fs::write(stage.out.join("enough"), "")?;
+    machine.finish(LIMIT)?;
+    println!("  {}", std::fs::read_to_string(grown)?.trim());
     daemon.close()
 }
 
