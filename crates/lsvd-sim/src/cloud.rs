@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use lsvd_format::checkpoint::{PartId, decode_root};
+use lsvd_format::checkpoint::{PartId, RegionPlace, decode_root};
 use lsvd_format::log_object::{Entry, Header};
-use lsvd_format::superblock::CheckpointRef;
-use lsvd_format::{SequenceNumber, names};
+use lsvd_format::superblock::{self, CheckpointRef};
+use lsvd_format::{SequenceNumber, SuperblockNumber, names};
 
 use crate::census::Census;
 use crate::deeds::Deeds;
@@ -48,6 +49,14 @@ pub(crate) struct Cloud {
     whole: BTreeMap<String, Stored>,
     /// Roots of the checkpoints that were.
     damaged: BTreeSet<PartId>,
+    /// Some of them in regions of the map that the one before has not.
+    rotten: BTreeSet<PartId>,
+    /// What readers are given between condemnation and deletion, in milliseconds.
+    grace_ms: u64,
+    /// When each number was condemned for the first time.
+    condemned_at: BTreeMap<SequenceNumber, u64>,
+    /// Condemned objects that were deleted, whatever came there later.
+    gone: BTreeSet<SequenceNumber>,
     copies: u64,
 }
 
@@ -65,8 +74,37 @@ impl Cloud {
             deeds,
             whole,
             damaged: BTreeSet::new(),
+            rotten: BTreeSet::new(),
+            grace_ms: 0,
+            condemned_at: BTreeMap::new(),
+            gone: BTreeSet::new(),
             copies: 0,
         }
+    }
+
+    /// Readers are given so long between condemnation and deletion.
+    pub(crate) fn set_grace(&mut self, grace: Duration) {
+        self.grace_ms = u64::try_from(grace.as_millis()).expect("a run does not last for ever");
+    }
+
+    /// Rule 7: what is condemned stays for the grace period. Asked when the delete is sent.
+    pub(crate) fn check_grace(&self, name: &str) {
+        let number = names::parse_log_object(relative(name));
+        let Some(at) = number.and_then(|number| self.condemned_at.get(&number)) else { return };
+        let waited_ms = self.stage.now_ms() - at;
+        if waited_ms < self.grace_ms {
+            let what = format!(
+                "'{name}' is deleted {waited_ms} ms after it was condemned, and not {}",
+                self.grace_ms
+            );
+            self.stage.accuse(Violation::new(7, what));
+        }
+    }
+
+    /// Whether a kept checkpoint has a region that rotted, and the one before has it whole.
+    pub(crate) fn is_rotten(&self) -> bool {
+        let kept = self.ledger.newest().map(|superblock| superblock.checkpoints.clone()).unwrap_or_default();
+        kept.iter().any(|kept| self.rotten.contains(&kept.part))
     }
 
     /// Counts a request; `false` once there were so many that the run is to be ended.
@@ -122,32 +160,41 @@ impl Cloud {
         if superblock.checkpoints.iter().any(|kept| self.damaged.contains(&kept.part)) {
             return None;
         }
-        let parts = |checkpoint: &CheckpointRef| {
+        // Objects of its regions, and where the regions are in them.
+        let places = |checkpoint: &CheckpointRef| {
             let stored = self.objects.get(&at(&names::checkpoint_part(&checkpoint.part)))?;
             let from = usize::try_from(checkpoint.root_offset_bytes).ok()?;
             let root = decode_root(superblock.volume_id, checkpoint.part, stored.bytes.get(from..)?).ok()?;
-            Some(root.parts.iter().map(|part| part.part).collect::<Vec<_>>())
+            let place = |of: &RegionPlace| {
+                let from = usize::try_from(of.offset_bytes).expect("it is in memory");
+                (root.parts[of.part as usize].part, from..from + of.length_bytes as usize)
+            };
+            Some(root.regions.iter().map(place).collect::<Vec<_>>())
         };
-        let part = match regions {
-            false => newest.part,
+        let (part, flippable) = match regions {
+            false => {
+                (newest.part, usize::try_from(newest.root_offset_bytes).expect("it is in memory")..usize::MAX)
+            }
             true => {
-                let (old, mut new) = (parts(&before)?, parts(&newest)?);
-                new.retain(|part| !old.contains(part));
-                *new.first()?
+                let (old, mut new) = (places(&before)?, places(&newest)?);
+                new.retain(|(part, _)| old.iter().all(|(other, _)| other != part));
+                new.get(usize::try_from(salt >> 40).expect("24 bits fit") % new.len().max(1))?.clone()
             }
         };
         let name = at(&names::checkpoint_part(&part));
         let stored = self.objects.get(&name)?.clone();
         let length = stored.bytes.len();
-        let modes = if regions { 2 } else { 3 };
-        let bytes = match salt % modes {
+        let flippable = flippable.start..flippable.end.min(length);
+        let bytes = match salt % 3 {
             0 => None,
             1 => Some(stored.bytes.slice(..length - 1)),
             _ => {
-                let from = usize::try_from(newest.root_offset_bytes).expect("it is in memory");
                 let mut flipped = stored.bytes.to_vec();
-                let byte =
-                    from + usize::try_from((salt >> 8) % (length - from) as u64).expect("an index fits");
+                let many = flippable.len() as u64;
+                let byte = flippable.start + usize::try_from((salt >> 8) % many).expect("an index fits");
+                if regions {
+                    self.rotten.insert(newest.part);
+                }
                 flipped[byte] ^= 1 << (salt >> 4 & 7);
                 Some(flipped.into())
             }
@@ -250,10 +297,33 @@ impl Cloud {
     fn witness_superblock(&mut self, name: &str, bytes: &Bytes, author: Author) {
         let Some(number) = names::parse_superblock(relative(name)) else { return };
         let before = self.ledger.newest_root();
+        self.witness_list(number, bytes);
         if let Err(violation) = self.ledger.landed(number, bytes, author) {
             self.stage.accuse(violation);
         }
         self.deeds.checkpoints += u64::from(self.ledger.newest_root() != before);
+    }
+
+    /// Rule 7: the list of what is condemned is worked off by whoever opens next, and never forgotten.
+    fn witness_list(&mut self, number: SuperblockNumber, bytes: &Bytes) {
+        let Ok(version) = superblock::decode(number, bytes) else { return };
+        let now_ms = self.stage.now_ms();
+        for range in &version.condemned {
+            for number in range.first.0..=range.last.0 {
+                self.condemned_at.entry(SequenceNumber(number)).or_insert(now_ms);
+            }
+        }
+        let Some(before) = self.ledger.before(number) else { return };
+        let listed =
+            before.condemned.iter().flat_map(|range| range.first.0..=range.last.0).map(SequenceNumber);
+        let forgotten = listed.filter(|number| !version.is_condemned(*number) && !self.gone.contains(number));
+        let there = |number: &SequenceNumber| self.objects.contains_key(&at(&names::log_object(*number)));
+        if let Some(forgotten) = forgotten.into_iter().find(there) {
+            let what = format!(
+                "superblock {number} forgets that number {forgotten} is condemned, which is there still"
+            );
+            self.stage.accuse(Violation::new(7, what));
+        }
     }
 
     pub(crate) fn delete(&mut self, name: &str) {
@@ -265,6 +335,7 @@ impl Cloud {
                 names::parse_log_object(relative(name)).filter(|number| self.ledger.has_condemned(*number));
             match number {
                 Some(number) => {
+                    self.gone.insert(number);
                     self.deeds.deleted_objects += 1;
                     self.check_unreferenced(name, |census| {
                         census.oldest.is_some_and(|oldest| number <= oldest)
@@ -360,6 +431,11 @@ fn fence_of(bytes: &[u8]) -> Option<SequenceNumber> {
         [Entry::Fence { next }] => Some(*next),
         _ => None,
     }
+}
+
+/// Whether these bytes are a fence.
+pub(crate) fn is_fence(bytes: &[u8]) -> bool {
+    fence_of(bytes).is_some()
 }
 
 /// A fence that skips no number; anything else as it is.

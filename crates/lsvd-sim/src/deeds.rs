@@ -28,6 +28,8 @@ pub struct Deeds {
     pub damaged: u64,
     /// Openings that found the newest checkpoint damaged.
     pub fallbacks: u64,
+    /// Rotten regions that were made again.
+    pub mended: u64,
     /// Times that the older checkpoint was compared with the newest.
     pub compared: u64,
     /// Times that an open volume shrank.
@@ -48,6 +50,7 @@ impl AddAssign for Deeds {
         self.reloads += other.reloads;
         self.damaged += other.damaged;
         self.fallbacks += other.fallbacks;
+        self.mended += other.mended;
         self.compared += other.compared;
         self.shrunk += other.shrunk;
         self.grown += other.grown;
@@ -58,11 +61,20 @@ impl fmt::Display for Deeds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { checkpoints, moved_objects, moved_blocks, deleted_objects, deleted_parts, .. } = self;
         let Self {
-            region_reads, absent_regions, reloads, damaged, fallbacks, compared, shrunk, grown, ..
+            region_reads,
+            absent_regions,
+            reloads,
+            damaged,
+            fallbacks,
+            mended,
+            compared,
+            shrunk,
+            grown,
+            ..
         } = self;
         write!(
             f,
-            "{checkpoints} checkpoints ({damaged} damaged, {fallbacks} openings with the one before, {compared} compared with \
+            "{checkpoints} checkpoints ({damaged} damaged, {fallbacks} openings with the one before, {mended} regions mended, {compared} compared with \
              it), {moved_blocks} blocks moved in {moved_objects} objects, {deleted_objects} log and {deleted_parts} \
              checkpoint objects deleted, {region_reads} regions read ({absent_regions} seen absent), {reloads} reloads, shrunk {shrunk} times and \
              grown {grown}"

@@ -79,6 +79,11 @@ impl Ledger {
         self.newest.as_ref().map(|(_, superblock)| superblock)
     }
 
+    /// The version that this one comes after; `None` if it is of a number that was pruned, and counts for nothing.
+    pub(crate) fn before(&self, number: SuperblockNumber) -> Option<&Superblock> {
+        self.newest.as_ref().filter(|(newest, _)| *newest < number).map(|(_, superblock)| superblock)
+    }
+
     /// The root of the newest checkpoint.
     pub(crate) fn newest_root(&self) -> Option<PartId> {
         self.newest()?.checkpoints.last().map(|checkpoint| checkpoint.part)

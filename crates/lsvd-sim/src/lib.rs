@@ -16,6 +16,7 @@ mod host;
 mod ledger;
 mod limits;
 mod link;
+mod looks;
 mod mutation;
 pub mod oracle;
 mod process;

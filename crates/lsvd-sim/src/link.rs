@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
-use lsvd_format::names;
+use lsvd_format::{names, superblock};
 use object_store::path::Path;
 use object_store::{
     Attributes, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
@@ -24,9 +24,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::sleep;
 
 use crate::ambush::{Ambush, Blow};
-use crate::cloud::{Cloud, Stored, relative};
+use crate::cloud::{Cloud, Stored, is_fence, relative};
 use crate::host::SsdNumber;
 use crate::ledger::Author;
+use crate::looks::Looks;
 use crate::mutation::Mutation;
 use crate::oracle::Violation;
 use crate::rng::Rng;
@@ -54,6 +55,7 @@ struct Inner {
     /// Where its journal lies.
     ssd: Mutex<Option<SsdNumber>>,
     ambush: Mutex<Option<Ambush>>,
+    looks: Mutex<Looks>,
     stage: Arc<Stage>,
     cloud: Arc<Mutex<Cloud>>,
     weather: Arc<Mutex<Weather>>,
@@ -89,6 +91,7 @@ impl Link {
             rights,
             ssd: Mutex::new(None),
             ambush: Mutex::new(None),
+            looks: Mutex::default(),
             stage: Arc::clone(&world.stage),
             cloud: Arc::clone(&world.cloud),
             weather: Arc::clone(&world.weather),
@@ -142,6 +145,18 @@ impl Link {
 
     fn author(&self) -> Author {
         Author { may_abandon: self.0.rights.abandon, ssd: *lock(&self.0.ssd) }
+    }
+
+    /// Rules 7 and 9, when a delete is sent.
+    fn check_delete(&self, name: &str) {
+        if [names::LOG_FOLDER, names::CHECKPOINT_FOLDER].iter().all(|folder| !in_folder(name, folder)) {
+            return;
+        }
+        if let Err(why) = lock(&self.0.looks).check_delete() {
+            let what = format!("p{} deletes '{}', and {why}", self.0.process, relative(name));
+            self.0.stage.accuse(Violation::new(9, what));
+        }
+        lock(&self.0.cloud).check_grace(name);
     }
 
     /// Returns when the process is dead.
@@ -282,11 +297,16 @@ impl Link {
     fn pages(&self, prefix: String, after: String) -> BoxStream<'static, Result<ObjectMeta>> {
         let link = self.clone();
         let first = Some((link, prefix, after));
-        let pages = stream::try_unfold(first, |at| async move {
+        let began = lock(&self.0.looks).begins();
+        let pages = stream::try_unfold(first, move |at| async move {
             let Some((link, prefix, after)) = at else { return Ok(None) };
             let (page, more) = link.page(&prefix, &after).await?;
             let metas: Vec<Result<ObjectMeta>> =
                 page.iter().map(|(name, stored)| Ok(meta(name, stored))).collect();
+            if !more && in_folder(&prefix, names::SUPERBLOCK_FOLDER) {
+                let highest = page.last().map_or(after.as_str(), |(name, _)| name.as_str());
+                lock(&link.0.looks).saw(began, names::parse_superblock(relative(highest)));
+            }
             let after = page.last().map_or(after, |(name, _)| name.clone());
             Ok::<_, Error>(Some((stream::iter(metas), more.then_some((link, prefix, after)))))
         });
@@ -421,6 +441,13 @@ impl ObjectStore for Link {
             _ => false,
         };
         let blind = self.0.mutation == Some(Mutation::BlindCollision);
+        if let Some(number) = names::parse_superblock(relative(&name)) {
+            if let Ok(version) = superblock::decode(number, &bytes) {
+                lock(&self.0.looks).sends(number, &version);
+            }
+        } else if in_folder(&name, names::LOG_FOLDER) && is_fence(&bytes) {
+            lock(&self.0.looks).fences();
+        }
         let author = self.author();
         let created = match opts.mode {
             PutMode::Create => {
@@ -482,6 +509,7 @@ impl ObjectStore for Link {
                 async move {
                     let location = location?;
                     let name = location.to_string();
+                    link.check_delete(&name);
                     link.change("DELETE", &name.clone(), move |cloud| cloud.delete(&name)).await?;
                     Ok(location)
                 }

@@ -263,7 +263,9 @@ impl Process {
                 _ => {}
             }
         }
-        read_whole(&self.scene, volume, &mut rng).await
+        let found = read_whole(&self.scene, volume, &mut rng).await;
+        lock(&self.scene.world.cloud).deeds().mended += volume.stats().mended_regions;
+        found
     }
 }
 
@@ -299,6 +301,7 @@ async fn look_once(scene: &Arc<Scene>) -> Option<(Option<usize>, Sighting)> {
     }
     let reloads = volume.stats().reloads;
     lock(&scene.world.cloud).deeds().reloads += reloads;
+    lock(&scene.world.cloud).deeds().mended += volume.stats().mended_regions;
     if reloads > 0 {
         // It was behind, and went on as of a later moment: what it read is of two.
         return None;

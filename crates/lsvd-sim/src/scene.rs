@@ -151,6 +151,7 @@ impl Scene {
             stage,
             mutation,
         };
+        lock(&world.cloud).set_grace(settings.upkeep.delete_after);
         let history = Mutex::new(History::new(settings.blocks));
         let (limits, writes, processes) = (limits.clone(), Mutex::new(0), Mutex::new(0));
         Self { seed, world, settings, hosts, limits, history, writes, processes }
@@ -233,6 +234,11 @@ impl Scene {
 
     pub(crate) fn open_options(&self, process: u32) -> OpenOptions {
         let settings = &self.settings;
+        let mut upkeep = settings.upkeep;
+        if lock(&self.world.cloud).is_rotten() {
+            // A region that nobody has read yet is taken over by the next checkpoint as it is, and the older one is lost.
+            upkeep.look_every = Duration::from_secs(60);
+        }
         OpenOptions {
             batch_bytes_max: settings.batch_bytes_max,
             batch_age_max: settings.batch_age_max,
@@ -243,7 +249,7 @@ impl Scene {
             cache_bytes_max: settings.cache_bytes_max,
             io_timeout: settings.io_timeout,
             map_bytes_max: settings.map_bytes_max,
-            upkeep: settings.upkeep,
+            upkeep,
             probe: settings.probe && self.world.mutation.is_none(),
             environment: self.environment(process),
             ..OpenOptions::default()

@@ -167,6 +167,9 @@ async fn finish(scene: &Arc<Scene>, rng: &mut Rng, cast: &[Arc<Process>]) {
         if damage.chance(500) && !scene.limits.leaves_out("rot") {
             let (regions, salt) = (damage.chance(500), damage.bits());
             lock(&scene.world.cloud).damage_checkpoint(regions, salt);
+            if lock(&scene.world.cloud).is_rotten() {
+                look(Arc::clone(scene)).await;
+            }
         }
         for host in &scene.hosts {
             if rng.chance(500) && !scene.limits.leaves_out("power") {
