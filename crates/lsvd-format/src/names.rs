@@ -119,7 +119,7 @@ fn parse_hex(digits: &str, width: usize) -> Option<u64> {
 }
 
 /// `YYYYMMDDThhmmssZ` of a time in milliseconds since 1970; the year has more digits after 9999.
-fn utc_time(unix_ms: u64) -> String {
+pub fn utc_time(unix_ms: u64) -> String {
     let seconds = unix_ms / 1000;
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil_date(days);
@@ -129,7 +129,7 @@ fn utc_time(unix_ms: u64) -> String {
 /// Year, month and day of a day since 1970-01-01 in the Gregorian calendar.
 ///
 /// Years are counted from March, so that the leap day is a year's last; 400 of them are always 146,097 days.
-fn civil_date(days_since_1970: u64) -> (u64, u64, u64) {
+pub fn civil_date(days_since_1970: u64) -> (u64, u64, u64) {
     // 0000-03-01 lies 719,468 days before 1970-01-01.
     let days = days_since_1970 + 719_468;
     let (cycle, day_of_cycle) = (days / 146_097, days % 146_097);

@@ -54,6 +54,7 @@ mod recovery;
 mod regions;
 mod remove;
 mod resize;
+mod retention;
 mod rollback;
 mod root;
 mod snapshots;
@@ -86,6 +87,8 @@ pub use options::{
 pub use orphans::{OrphanKind, Orphans, PROBE_FOLDER, Survey, survey};
 pub use remove::{Plan, Progress, Removed, plan_removal, remove};
 pub use resize::{Resized, ShrinkPolicy};
+pub use retention::Retention;
 pub use rollback::{RollbackPlan, RolledBack, plan_rollback, rollback};
 pub use root::{CheckpointInfo, Created, Identity, VolumeInfo, create, identify, inspect, list, snapshots};
+pub use snapshots::Scheduled;
 pub use volume::{ExtentStatus, Piece, Recovery, Stats, Volume, VolumeDescription};

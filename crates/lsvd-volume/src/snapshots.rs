@@ -4,13 +4,23 @@
 //! completed when it was asked for, durably in the store, before its name is there.
 
 use lsvd_engine::Request;
+use lsvd_format::names::utc_time;
 use lsvd_format::superblock::{SNAPSHOTS_MAX, Snapshot, Superblock, check_snapshot_name};
 use lsvd_format::{ObjectFormat, SequenceNumber};
 
-use crate::{Error, Volume};
+use crate::{Error, Retention, Volume};
 
 /// A moment that no kept checkpoint reaches any more, as the store was slow, is taken anew this often.
 const TRIES: u32 = 8;
+
+/// What a schedule did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scheduled {
+    /// The snapshot that it made; `None` if nothing had changed since the newest one.
+    pub created: Option<Snapshot>,
+    /// Names of those that it removed.
+    pub removed: Vec<String>,
+}
 
 impl Volume {
     /// Makes a snapshot of now: a flush to the store and one small object, whatever the volume's size. Everything that had
@@ -82,6 +92,26 @@ impl Volume {
         });
         self.keep(&removed.await?);
         Ok(())
+    }
+
+    /// Makes an automatic snapshot, unless the volume surely reads as it did at the newest one, and then removes those automatic
+    /// ones that `retention` does not keep. What was done of both.
+    ///
+    /// # Errors
+    /// As for [`Volume::create_snapshot`]; what was done is done.
+    pub async fn snapshot_by_schedule(&self, retention: &Retention) -> Result<Scheduled, Error> {
+        let snapshots = self.snapshots().await?;
+        let newest = snapshots.iter().max_by_key(|snapshot| snapshot.as_of);
+        let mut done = Scheduled::default();
+        if newest.is_none_or(|newest| !self.is_unchanged_since(newest)) {
+            let name = format!("auto-{}", utc_time(self.core().now_unix_ms()));
+            done.created = Some(self.create_snapshot(&name, true).await?);
+        }
+        for name in retention.expired(&self.snapshots().await?) {
+            self.remove_snapshot(&name).await?;
+            done.removed.push(name);
+        }
+        Ok(done)
     }
 
     /// Sets for how long every commit point stays within reach, in milliseconds; 0 for no longer than two checkpoints.

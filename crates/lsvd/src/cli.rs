@@ -19,6 +19,7 @@ mod resize;
 mod rm;
 mod rollback;
 mod serve;
+mod snapshot;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -42,7 +43,10 @@ pub(crate) use self::manual::{Completions, Man};
 pub(crate) use self::resize::Resize;
 pub(crate) use self::rm::Rm;
 pub(crate) use self::rollback::Rollback;
-pub(crate) use self::serve::{Flush, Serve};
+pub(crate) use self::serve::{Flush, Moments, Serve};
+pub(crate) use self::snapshot::{
+    Keeping, Snapshot, SnapshotAct, SnapshotCreate, SnapshotLs, SnapshotRm, parse_retention,
+};
 pub(crate) use self::status::{ControlPlace, Status};
 pub(crate) use self::top::Top;
 use crate::units::parse_duration;
@@ -60,7 +64,7 @@ Exit codes:
   5    corrupt, or written by a newer lsvd
   6    not there, or there already; a moment that can not be reached
   7    the store does not hold create-only PUT, and nobody vouched for a single writer
-  8    --if-free, adopt, gc, upgrade, resize, rollback, rm: somebody else seems to write the volume
+  8    --if-free, adopt, gc, upgrade, resize, rollback, snapshot, rm: somebody else seems to write the volume
   9    the local journal is needed, damaged, in use or another volume's, or its disk failed
   10   rm: something that is kept needs the volume
   130  stopped at once by a second signal
@@ -148,6 +152,11 @@ impl Cli {
             Command::Rollback(arguments) => Some(arguments.lines),
             Command::Diff(arguments) => Some(arguments.lines),
             Command::Resize(arguments) => Some(arguments.lines),
+            Command::Snapshot(arguments) => Some(match &arguments.act {
+                SnapshotAct::Create(arguments) => arguments.common.lines,
+                SnapshotAct::Ls(arguments) => arguments.lines,
+                SnapshotAct::Rm(arguments) => arguments.common.lines,
+            }),
             Command::Doctor(arguments) => Some(arguments.lines),
             Command::Attach(arguments) => Some(arguments.lines),
             Command::Detach(arguments) => Some(arguments.lines),
@@ -166,7 +175,7 @@ pub(crate) enum Command {
     /// Make a volume of a bucket that the experiment's daemon wrote, copying nothing
     Adopt(Adopt),
     /// Serve volumes over NBD until a signal comes
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Attach an export to a device of this kernel, and reconnect it when its server comes back
     Attach(Attach),
     /// Detach a device of this kernel
@@ -193,6 +202,8 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Give a volume that nobody serves another size
     Resize(Resize),
+    /// Make, list and remove snapshots: named moments of a volume that stay
+    Snapshot(Snapshot),
     /// Examine a store: what it promises, what it permits, how fast it is, what its settings would do to a volume
     Doctor(Doctor),
     /// Create, serve, write, kill, recover and verify a volume in a temporary directory

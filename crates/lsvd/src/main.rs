@@ -46,7 +46,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Create(arguments) => on_runtime(commands::create::run(arguments)),
         Command::Adopt(arguments) => on_runtime(commands::adopt::run(arguments)),
-        Command::Serve(arguments) => on_runtime(commands::serve::run(arguments)),
+        Command::Serve(arguments) => on_runtime(commands::serve::run(*arguments)),
         Command::Attach(arguments) => on_runtime(commands::attach::run(arguments)),
         Command::Detach(arguments) => commands::attach::detach(&arguments),
         Command::Ls(arguments) => on_runtime(commands::ls::run(arguments)),
@@ -60,6 +60,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Rollback(arguments) => on_runtime(commands::rollback::run(arguments)),
         Command::Diff(arguments) => on_runtime(commands::diff::run(arguments)),
         Command::Resize(arguments) => on_runtime(commands::resize::run(arguments)),
+        Command::Snapshot(arguments) => on_runtime(commands::snapshot::run(arguments)),
         Command::Doctor(arguments) => on_runtime(commands::doctor::run(arguments)),
         Command::Demo(arguments) => on_runtime(demo::run(arguments)),
         Command::Licenses => commands::manual::licenses(),

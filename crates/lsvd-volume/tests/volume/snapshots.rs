@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lsvd_format::names;
-use lsvd_volume::{CollectOptions, Error, UpkeepOptions, Volume};
+use lsvd_volume::{CollectOptions, Error, Retention, UpkeepOptions, Volume};
 
 use crate::common::{World, write_block};
 
@@ -157,4 +157,27 @@ async fn a_history_holds_what_died_within_it() {
     volume.set_history(0).await.unwrap();
     settle(&volume).await;
     assert!(stored(&world).len() < 20, "{:?}", stored(&world));
+}
+
+/// A schedule passes over a volume that nobody has written, and removes its own alone.
+#[tokio::test(start_paused = true)]
+async fn a_schedule_skips_what_has_not_changed() {
+    let world = World::new().await;
+    let volume = open(&world).await;
+    let retention = Retention { last: 2, ..Retention::default() };
+    objects(&volume, 1, 1).await;
+    volume.create_snapshot("mine", false).await.unwrap();
+    let skipped = volume.snapshot_by_schedule(&retention).await.unwrap();
+    assert_eq!((skipped.created, skipped.removed.len()), (None, 0));
+    let mut removed = Vec::new();
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        objects(&volume, 1, 1).await;
+        let done = volume.snapshot_by_schedule(&retention).await.unwrap();
+        assert!(done.created.is_some_and(|made| made.automatic && made.name.starts_with("auto-2027")));
+        removed.extend(done.removed);
+    }
+    assert_eq!(removed.len(), 2);
+    let left: Vec<String> = volume.snapshots().await.unwrap().into_iter().map(|made| made.name).collect();
+    assert!(left.len() == 3 && left[0] == "mine", "{left:?}");
 }

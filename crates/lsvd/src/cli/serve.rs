@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use lsvd_volume::Retention;
 
-use super::{LogLines, Store, at_least_one};
+use super::{LogLines, Store, at_least_one, parse_retention};
 use crate::collection::check_target;
 use crate::units::{parse_bytes, parse_duration, parse_volume_bytes};
 
@@ -83,6 +84,10 @@ pub(crate) struct Serve {
     /// What is done behind the clients.
     #[command(flatten)]
     pub(crate) upkeep: Upkeep,
+
+    /// What is kept.
+    #[command(flatten)]
+    pub(crate) moments: Moments,
 
     /// How the store is reached.
     #[command(flatten)]
@@ -183,6 +188,30 @@ pub(crate) struct Upkeep {
     /// --io-timeout [default: 5m, or twice --io-timeout if that is longer]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) delete_after: Option<Duration>,
+}
+
+/// Which moments of each served volume are kept.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Moments, for each volume")]
+pub(crate) struct Moments {
+    /// Hold every commit point for this long, so that the volume can be wound back to it; 0s for no longer than
+    /// checkpoints are kept anyhow [default: what the volume was last told]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_or_none, conflicts_with = "read_only")]
+    pub(crate) history: Option<Duration>,
+
+    /// Make an automatic snapshot this often, unless nothing has changed [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "read_only")]
+    pub(crate) snapshot_every: Option<Duration>,
+
+    /// Remove automatic snapshots that no rule keeps, as hourly=24,daily=7: the newest of each of the last N hours, days,
+    /// weeks, months or years, or the last N
+    #[arg(long, value_name = "RULES", value_parser = parse_retention, requires = "snapshot_every")]
+    pub(crate) snapshot_keep: Option<Retention>,
+}
+
+/// A duration, or none at all.
+fn parse_duration_or_none(text: &str) -> Result<Duration, String> {
+    if text == "0" || text == "0s" { Ok(Duration::ZERO) } else { parse_duration(text) }
 }
 
 /// How much garbage is too much: a ratio, or infinity for `off`.

@@ -16,5 +16,6 @@ pub(crate) mod resize;
 pub(crate) mod rm;
 pub(crate) mod rollback;
 pub(crate) mod serve;
+pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod top;

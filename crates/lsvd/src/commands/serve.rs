@@ -6,6 +6,7 @@
 
 mod control;
 mod listen;
+mod schedule;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -96,6 +97,7 @@ pub(crate) async fn run(arguments: Serve) -> anyhow::Result<Exit> {
     tokio::select! {
         exit = serve(&volumes, listeners, control.as_ref(), &mut signals, arguments.shutdown_timeout) => exit,
         never = log_stats(&volumes, arguments.stats_interval) => match never {},
+        never = schedule::run(&volumes, &arguments.moments) => match never {},
     }
 }
 
@@ -210,6 +212,11 @@ async fn open(arguments: &Serve, place: &Place, moment: Option<&Moment>) -> anyh
         }
     };
     let volume = opened.with_context(|| format!("cannot open volume '{}'", place.name))?;
+    if let Some(history) = arguments.moments.history {
+        let history_ms = u64::try_from(history.as_millis()).unwrap_or(u64::MAX);
+        let told = volume.set_history(history_ms).await;
+        told.with_context(|| format!("cannot set the history of volume '{}'", place.name))?;
+    }
     let opened = volume.description();
     tracing::info!(
         volume = place.name,
