@@ -345,8 +345,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         rule: 7,
         breaks: "objects are deleted that no superblock version condemned",
         file: RECLAIM,
-        find: "        self.named.update(|superblock| superblock.condemned = ranges(&dead)).await?;\n",
-        replace: "        let _ = ranges(&dead);\n",
+        find: "        let condemned = numbers(&condemned.await?.condemned);\n",
+        replace: "        drop(condemned);\n        let condemned: BTreeSet<SequenceNumber> = dead.into_keys().collect();\n",
         test: Some(("lsvd-volume", "what_is_deleted_was_condemned_before")),
     },
     Mutant {
