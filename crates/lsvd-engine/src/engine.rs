@@ -61,7 +61,8 @@ pub struct Config {
     pub uploads_max: usize,
     /// Of these, such as a flush waits for; beyond it flushes share the next one.
     pub flush_uploads_max: usize,
-    /// Regions of the extent map leave memory when it takes this much, as far as checkpoints hold them.
+    /// Regions of the extent map leave memory when it takes this many bytes, as far as checkpoints hold them. What they
+    /// hold may take a quarter of it in any case, however much the index of all regions takes.
     pub map_bytes_max: u64,
     /// With a journal: how much of which journal the log contains. Flush and FUA then mean that the journal has it.
     pub journal: Option<JournalPosition>,
@@ -102,6 +103,8 @@ pub struct Engine {
     loading: BTreeSet<RegionIndex>,
     /// Regions that somebody who plans needs at once.
     pinned: BTreeMap<RegionIndex, u32>,
+    /// Up to these bytes of the map nothing leaves memory: most of it could not when that was last tried.
+    stuck_bytes: u64,
     /// Blocks that are changed in part and whose region is absent.
     bases_wanted: Vec<(RequestId, BlockIndex)>,
     overlay: IntervalMap<Buffered>,
@@ -138,6 +141,7 @@ impl Engine {
             progress: Progress::default(),
             loading: BTreeSet::new(),
             pinned: BTreeMap::new(),
+            stuck_bytes: 0,
             bases_wanted: Vec::new(),
             overlay: IntervalMap::default(),
             open: Batch::default(),
@@ -332,6 +336,16 @@ impl Engine {
     /// Bytes of memory of the extent map.
     pub fn map_bytes(&self) -> u64 {
         self.prefix.map().resident_bytes()
+    }
+
+    /// What it may take: see [`Config::map_bytes_max`].
+    pub fn map_bytes_max(&self) -> u64 {
+        self.config.map_bytes_max
+    }
+
+    /// Of [`Engine::map_bytes`], the index of all regions, which stays in memory whatever the budget is.
+    pub fn map_index_bytes(&self) -> u64 {
+        self.prefix.map().index_bytes()
     }
 
     fn complete(&mut self, id: RequestId, outcome: Outcome) {

@@ -289,7 +289,12 @@ impl ExtentMap {
     /// Memory of the map in bytes: tables, records and what its arrays have to spare; not what the allocator takes
     /// besides.
     pub fn resident_bytes(&self) -> u64 {
-        self.table.bytes() + self.cost.bytes
+        self.index_bytes() + self.cost.bytes
+    }
+
+    /// Of these, what does not become less when regions are absent.
+    pub fn index_bytes(&self) -> u64 {
+        self.table.bytes()
     }
 }
 

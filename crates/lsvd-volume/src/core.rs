@@ -7,7 +7,7 @@ mod read;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -106,6 +106,7 @@ pub(crate) struct Core {
     objects_written: AtomicU64,
     bytes_written: AtomicU64,
     checkpoints: AtomicU64,
+    warned_of_index: AtomicBool,
     reloads: AtomicU64,
     moved_bytes: AtomicU64,
     deleted_objects: AtomicU64,
@@ -187,6 +188,7 @@ impl Core {
             objects_written: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
             checkpoints: AtomicU64::new(0),
+            warned_of_index: AtomicBool::new(false),
             reloads: AtomicU64::new(0),
             moved_bytes: AtomicU64::new(0),
             deleted_objects: AtomicU64::new(0),
@@ -317,6 +319,21 @@ impl Core {
 
     pub(crate) fn wrote_checkpoint(&self) {
         self.checkpoints.fetch_add(1, Ordering::Relaxed);
+        self.warn_of_index();
+    }
+
+    /// Says once that the index of the map's regions alone takes more than the map may: what it holds is then fetched
+    /// more often.
+    pub(crate) fn warn_of_index(&self) {
+        let (index_bytes, budget_bytes) =
+            self.engine(|engine| (engine.map_index_bytes(), engine.map_bytes_max()));
+        if index_bytes > budget_bytes && !self.warned_of_index.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                volume = %self.store.label(), index_bytes, budget_bytes,
+                "the index of the map's regions takes {index_bytes} bytes of memory, of {budget_bytes} for the map \
+                 (--map-memory): regions are fetched more often than need be"
+            );
+        }
     }
 
     /// What the next checkpoint would hold.

@@ -354,6 +354,7 @@ impl Volume {
             journal: journal.map(|_| Arc::default()),
             reader,
         });
+        core.warn_of_index();
         let upkeep = named.clone().filter(|_| keeps_up).map(|named| {
             let upkeep =
                 Upkeep::new(core.clone(), (named, unusable), options.upkeep, options.batch_bytes_max);

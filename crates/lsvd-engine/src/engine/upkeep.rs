@@ -20,6 +20,11 @@ use crate::plan::{self, BlockSource};
 use crate::prefix::{CaptureStart, Place, RegionContent, StoredRegions};
 use crate::request::{Action, Now, Outcome, RequestId, SealedBatch};
 
+/// Of the map's budget, the part that is for what regions hold, whatever the index takes.
+const FLOOR_SHARE: u64 = 4;
+/// Of the map's budget, the part that comes on top of what may not leave.
+const STUCK_SHARE: u64 = 16;
+
 impl Engine {
     /// Objects that are worth collecting, best first, until this many blocks are to be copied.
     pub fn victims(
@@ -124,6 +129,7 @@ impl Engine {
     /// to nothing, and what it had is captured by the next one.
     pub fn end_checkpoint(&mut self, named: Option<StoredRegions>) {
         self.prefix.end_capture(named);
+        self.stuck_bytes = 0;
         self.evict();
     }
 
@@ -158,11 +164,23 @@ impl Engine {
         self.evict();
     }
 
-    /// Lets regions go that checkpoints hold, down to the budget.
+    /// Lets regions go that checkpoints hold, down to the budget, or to the part of it that is theirs in any case: if each
+    /// went as soon as it is there, an object with many of them would be applied one fetch after the other.
+    ///
+    /// Where what may not leave is above that, a search visits every group of regions, and leaves nothing else. So a part
+    /// of the budget comes on top of what such a search left, until a checkpoint ends.
     pub(super) fn evict(&mut self) {
-        let Self { prefix, pinned, config, .. } = self;
-        if prefix.map().resident_bytes() > config.map_bytes_max {
-            prefix.evict(config.map_bytes_max, |region| !pinned.contains_key(&region));
+        let Self { prefix, pinned, config, stuck_bytes, .. } = self;
+        let budget = config.map_bytes_max;
+        let limit = budget.max(prefix.map().index_bytes().saturating_add(budget / FLOOR_SHARE));
+        let limit = limit.max(*stuck_bytes);
+        if prefix.map().resident_bytes() <= limit {
+            return;
+        }
+        prefix.evict(limit, |region| !pinned.contains_key(&region));
+        let left = prefix.map().resident_bytes();
+        if left > limit {
+            *stuck_bytes = left + budget / STUCK_SHARE;
         }
     }
 

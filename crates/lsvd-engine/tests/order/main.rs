@@ -4,6 +4,7 @@
 
 mod capture;
 mod journal;
+mod residency;
 mod rig;
 
 use std::time::Duration;

@@ -28,21 +28,26 @@ pub(crate) struct Rig {
     pub(crate) releases: Vec<u64>,
 }
 
+/// Small ceilings, but for the map's.
+pub(crate) fn config() -> Config {
+    Config {
+        volume: VolumeId([1; 16]),
+        epoch: Epoch(3),
+        writer: WriterId([2; 16]),
+        window: 8,
+        batch_bytes_max: 4 * BLOCK_BYTES,
+        batch_age_max: Duration::from_secs(1),
+        buffer_bytes_max: 1 << 20,
+        map_bytes_max: u64::MAX,
+        uploads_max: 100,
+        flush_uploads_max: 2,
+        journal: None,
+    }
+}
+
 impl Rig {
     pub(crate) fn new(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config {
-            volume: VolumeId([1; 16]),
-            epoch: Epoch(3),
-            writer: WriterId([2; 16]),
-            window: 8,
-            batch_bytes_max: 4 * BLOCK_BYTES,
-            batch_age_max: Duration::from_secs(1),
-            buffer_bytes_max: 1 << 20,
-            map_bytes_max: u64::MAX,
-            uploads_max: 100,
-            flush_uploads_max: 2,
-            journal: None,
-        };
+        let mut config = config();
         change(&mut config);
         Self {
             engine: Engine::new(config, Prefix::new(SequenceNumber(FIRST))),
