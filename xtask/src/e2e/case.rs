@@ -47,6 +47,8 @@ pub(super) enum Needs {
     Mounts,
     /// Virtual machines: only with --vm.
     Vm,
+    /// The same for minutes: only with --long, or when the case is asked for by its name.
+    VmLong,
 }
 
 /// One thing that is shown end to end.
@@ -274,6 +276,9 @@ pub(super) fn run_all(args: &E2e) -> Result<()> {
         if !cases::chosen(&args.names, case.name) {
             continue;
         }
+        if case.needs == Needs::VmLong && !args.long && args.names.is_empty() {
+            continue;
+        }
         if let Some(why) = lacking(case.needs, args.vm, &store.borrow()) {
             match why {
                 Lack::Kind => {}
@@ -363,7 +368,7 @@ fn lacking(needs: Needs, vm: bool, store: &Store) -> Option<Lack> {
     let kind = |fits: bool| (!fits).then_some(Lack::Kind);
     let server = store.server();
     let is_broken = server.is_some_and(StoreKind::is_broken);
-    if vm != (needs == Needs::Vm) || is_broken != (needs == Needs::Broken) {
+    if vm != matches!(needs, Needs::Vm | Needs::VmLong) || is_broken != (needs == Needs::Broken) {
         return Some(Lack::Kind);
     }
     match needs {
@@ -381,7 +386,7 @@ fn lacking(needs: Needs, vm: bool, store: &Store) -> Option<Lack> {
         Needs::LabS3 => kind(server == Some(StoreKind::Lab)),
         Needs::Directory => kind(store.is_directory()),
         Needs::Mounts => super::mount::lacking().map(Lack::Machine),
-        Needs::Vm => super::vm::lacking().map(Lack::Machine),
+        Needs::Vm | Needs::VmLong => super::vm::lacking().map(Lack::Machine),
     }
 }
 

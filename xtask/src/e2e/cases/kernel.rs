@@ -50,7 +50,7 @@ pub(super) const CASES: &[Entry] = &[
     (
         "kernel-resize",
         "nbd.ko, ext4: the volume grows under a mounted file system and a running writer, and so does the file system",
-        Needs::Vm,
+        Needs::VmLong,
         resize,
     ),
     ("virtio-restarts", "the same on virtio-blk over QEMU's NBD client", Needs::Vm, virtio_restarts),
