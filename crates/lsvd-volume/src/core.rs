@@ -4,6 +4,7 @@
 //! writes: the engine does.
 
 mod read;
+mod seal;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -439,18 +440,6 @@ impl Core {
     /// The wall clock, in milliseconds since 1970.
     pub(crate) fn now_unix_ms(&self) -> u64 {
         (self.environment.now_unix_ms)()
-    }
-
-    /// Gives all that was accepted so far its number at once: that of the last object which holds it.
-    pub(crate) fn seal_all(self: &Arc<Self>) -> SequenceNumber {
-        let now = self.now();
-        let mut state = self.lock();
-        let number = state.engine.seal_all(now);
-        state.engine.handle(now, Event::Tick); // which asks for its upload
-        let actions = self.drain(&mut state);
-        drop(state);
-        self.act(actions);
-        number
     }
 
     fn now(&self) -> Now {

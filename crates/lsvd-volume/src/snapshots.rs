@@ -11,7 +11,7 @@ use lsvd_format::{ObjectFormat, SequenceNumber};
 use crate::{Error, Retention, Volume};
 
 /// A moment that no kept checkpoint reaches any more, as the store was slow, is taken anew this often.
-const TRIES: u32 = 8;
+pub(crate) const TRIES: u32 = 8;
 
 /// What a schedule did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,14 +30,7 @@ impl Volume {
     /// [`Error::Invalid`] if the name can not be one or is taken, or there are too many; the store's: the snapshot is then
     /// there or not, [`Volume::snapshots`] says which.
     pub async fn create_snapshot(&self, name: &str, automatic: bool) -> Result<Snapshot, Error> {
-        check_snapshot_name(name).map_err(Error::Invalid)?;
-        self.check_writable()?;
-        if self.description().append_format == ObjectFormat::V1 {
-            return Err(Error::Invalid(format!(
-                "volume '{}' writes its log in format 1, of which no snapshot is made",
-                self.label()
-            )));
-        }
+        self.check_snapshot(name)?;
         let core = self.core();
         for _ in 1..TRIES {
             let as_of = core.seal_all();
@@ -52,8 +45,26 @@ impl Volume {
         self.pin(name, as_of, automatic).await
     }
 
+    /// Whether a snapshot of this name can be made, as far as that is known without the others'.
+    pub(crate) fn check_snapshot(&self, name: &str) -> Result<(), Error> {
+        check_snapshot_name(name).map_err(Error::Invalid)?;
+        self.check_writable()?;
+        if self.description().append_format == ObjectFormat::V1 {
+            return Err(Error::Invalid(format!(
+                "volume '{}' writes its log in format 1, of which no snapshot is made",
+                self.label()
+            )));
+        }
+        Ok(())
+    }
+
     /// Names a moment that can be reached.
-    async fn pin(&self, name: &str, as_of: SequenceNumber, automatic: bool) -> Result<Snapshot, Error> {
+    pub(crate) async fn pin(
+        &self,
+        name: &str,
+        as_of: SequenceNumber,
+        automatic: bool,
+    ) -> Result<Snapshot, Error> {
         let pinned = self.named().try_update(|superblock| {
             let snapshot = snapshot_of(&self.label(), superblock, (name, automatic), as_of)?;
             let mut moments = superblock.moments.clone();
@@ -64,6 +75,22 @@ impl Volume {
         let pinned = pinned.await?;
         self.keep(&pinned);
         pinned.snapshot(name).cloned().ok_or_else(|| Error::Closed { volume: self.label() })
+    }
+
+    /// Takes a name back that was given to a moment, or may have been: also where the store's answer was lost.
+    pub(crate) async fn unpin(&self, name: &str, as_of: SequenceNumber) -> Result<(), Error> {
+        self.named().check_newest().await?;
+        let mine = |snapshot: &Snapshot| snapshot.name == name && snapshot.as_of == as_of;
+        if !self.named().get().await.moments.snapshots.iter().any(mine) {
+            return Ok(());
+        }
+        let removed = self.named().update(|superblock| {
+            let mut moments = superblock.moments.clone();
+            moments.snapshots.retain(|snapshot| !mine(snapshot));
+            *superblock = superblock.clone().with_moments(moments);
+        });
+        self.keep(&removed.await?);
+        Ok(())
     }
 
     /// The snapshots, in the order of their making.
@@ -150,7 +177,7 @@ fn snapshot_of(
 ) -> Result<Snapshot, Error> {
     let snapshots = &superblock.moments.snapshots;
     if superblock.snapshot(name).is_some() {
-        return Err(Error::Invalid(format!("volume '{label}' has a snapshot '{name}' already")));
+        return Err(taken(label, name));
     }
     if snapshots.len() >= SNAPSHOTS_MAX {
         return Err(Error::Invalid(format!(
@@ -165,6 +192,11 @@ fn snapshot_of(
     let (name, size_bytes, created_unix_ms) =
         (name.to_owned(), superblock.size_bytes, superblock.written_unix_ms);
     Ok(Snapshot { name, as_of, base, size_bytes, created_unix_ms, automatic })
+}
+
+/// There is a snapshot of this name.
+pub(crate) fn taken(label: &str, name: &str) -> Error {
+    Error::Invalid(format!("volume '{label}' has a snapshot '{name}' already"))
 }
 
 /// There is no snapshot of this name, but there are others.

@@ -12,6 +12,7 @@ mod concurrency;
 mod data;
 mod diff;
 mod format_1;
+mod group;
 mod journal;
 mod lost_answers;
 mod mending;
