@@ -45,7 +45,7 @@ pub(crate) use self::rm::Rm;
 pub(crate) use self::rollback::Rollback;
 pub(crate) use self::serve::{Flush, Moments, Serve};
 pub(crate) use self::snapshot::{
-    Keeping, Snapshot, SnapshotAct, SnapshotCreate, SnapshotLs, SnapshotRm, parse_retention,
+    Keeping, Snapshot, SnapshotAct, SnapshotCreate, SnapshotGroup, SnapshotLs, SnapshotRm, parse_retention,
 };
 pub(crate) use self::status::{ControlPlace, Status};
 pub(crate) use self::top::Top;
@@ -154,6 +154,7 @@ impl Cli {
             Command::Resize(arguments) => Some(arguments.lines),
             Command::Snapshot(arguments) => Some(match &arguments.act {
                 SnapshotAct::Create(arguments) => arguments.common.lines,
+                SnapshotAct::Group(arguments) => arguments.lines,
                 SnapshotAct::Ls(arguments) => arguments.lines,
                 SnapshotAct::Rm(arguments) => arguments.common.lines,
             }),

@@ -51,6 +51,7 @@ impl Exit {
             Self::UnsafeStore,
             Self::InUse,
             Self::Journal,
+            Self::Pinned,
             Self::Interrupted,
         ];
         all.into_iter().find(|exit| *exit as u8 == code).unwrap_or(Self::Other)

@@ -13,6 +13,7 @@ mod logging;
 mod nbd_client;
 mod output;
 mod process;
+mod snapshots;
 mod store;
 mod traffic;
 mod units;

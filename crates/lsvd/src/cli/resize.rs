@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{LogLines, Patience, Store};
+use super::{ControlPlace, LogLines, Patience, Store};
 use crate::units::{parse_duration, parse_volume_bytes};
 
 /// `lsvd resize`
@@ -32,6 +32,10 @@ pub(crate) struct Resize {
     /// Print JSON: docs/json.md has the fields
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Who is asked.
+    #[command(flatten)]
+    pub(crate) control: ControlPlace,
 
     /// How log lines are written.
     #[command(flatten)]

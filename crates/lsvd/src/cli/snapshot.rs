@@ -1,11 +1,12 @@
 //! The arguments of `lsvd snapshot`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use lsvd_volume::Retention;
 
-use super::{LogLines, Patience, Store};
+use super::{ControlPlace, LogLines, Patience, Store};
 use crate::units::parse_duration;
 
 /// `lsvd snapshot`
@@ -21,6 +22,8 @@ pub(crate) struct Snapshot {
 pub(crate) enum SnapshotAct {
     /// Make one of now: a flush and one small object, whatever the volume's size
     Create(SnapshotCreate),
+    /// Make one of each of several volumes that one daemon of this host serves, all of the same moment
+    Group(SnapshotGroup),
     /// List them, writing nothing
     Ls(SnapshotLs),
     /// Remove some: what nothing else needs is deleted, by a daemon or by `lsvd gc`
@@ -45,6 +48,38 @@ pub(crate) struct SnapshotCreate {
     /// What all of them share.
     #[command(flatten)]
     pub(crate) common: Keeping,
+}
+
+/// `lsvd snapshot group`
+#[derive(Args, Debug)]
+pub(crate) struct SnapshotGroup {
+    /// The name that it has in each of them
+    pub(crate) name: String,
+
+    /// The volumes
+    #[arg(required = true, value_name = "URL")]
+    pub(crate) urls: Vec<String>,
+
+    /// Where the daemon is asked: its socket, or the directory that `serve --control` has
+    /// [default: $XDG_RUNTIME_DIR/lsvd/control, then /run/lsvd/control]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: Option<PathBuf>,
+
+    /// Print JSON: docs/json.md has the fields
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// How log lines are written.
+    #[command(flatten)]
+    pub(crate) lines: LogLines,
+
+    /// How long the store may be away.
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+
+    /// How the store is reached.
+    #[command(flatten)]
+    pub(crate) store: Store,
 }
 
 /// `lsvd snapshot ls`
@@ -99,6 +134,10 @@ pub(crate) struct Keeping {
     /// Print JSON: docs/json.md has the fields
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Who is asked.
+    #[command(flatten)]
+    pub(crate) control: ControlPlace,
 
     /// How log lines are written.
     #[command(flatten)]

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::info::SCHEMA_VERSION;
 use crate::cli::{Collecting, Gc, Upgrade};
 use crate::collection::{self, CollectionJson};
-use crate::control::client::{self, DaemonError, Wanted};
+use crate::control::ask;
 use crate::control::protocol::{self, GcTarget, Off};
 use crate::exit::Exit;
 use crate::store::{self, Errand, Place};
@@ -70,36 +70,15 @@ async fn ask(
     goal: CollectionGoal,
     dry_run: bool,
 ) -> anyhow::Result<Option<CollectionJson>> {
-    if common.control.no_control {
-        return Ok(None);
-    }
-    let identity = lsvd_volume::identify(&place.bucket).await;
-    let identity = identity.with_context(|| format!("cannot read volume '{}'", place.name))?;
-    let found = client::find(&common.control, &identity, &place.url.to_string(), Wanted::Writer).await?;
-    let Some((mut daemon, served)) = found else { return Ok(None) };
-    tracing::info!(
-        volume = place.name,
-        pid = daemon.greeting.pid,
-        "asking the daemon that serves it ({})",
-        daemon.socket().display()
-    );
-    let volume = served.volume_id;
-    let progress = |words: &str| tracing::info!(volume = place.name, "{words}");
-    let asked = match goal {
+    match goal {
         CollectionGoal::Target(target) => {
             let target = if target.is_finite() { GcTarget::Ratio(target) } else { GcTarget::Off(Off::Off) };
-            daemon.ask(&protocol::Gc { volume, dry_run, target: Some(target) }, &progress).await
+            let gc = |volume| protocol::Gc { volume, dry_run, target: Some(target) };
+            ask::writer(place, &common.control, gc).await
         }
-        CollectionGoal::Format2 => daemon.ask(&protocol::Upgrade { volume, dry_run }, &progress).await,
-    };
-    match asked {
-        Ok(collection) => Ok(Some(collection)),
-        // It ended, or was fenced, between its greeting and now.
-        Err(error) if error.downcast_ref().is_some_and(|error: &DaemonError| error.not_served) => {
-            tracing::info!(volume = place.name, "{error}");
-            Ok(None)
+        CollectionGoal::Format2 => {
+            ask::writer(place, &common.control, |volume| protocol::Upgrade { volume, dry_run }).await
         }
-        Err(error) => Err(error),
     }
 }
 

@@ -1,14 +1,19 @@
-//! `lsvd snapshot`: makes, lists and removes snapshots of a volume that nobody serves.
+//! `lsvd snapshot`: makes, lists and removes snapshots.
 //!
-//! Knows the order: take over with courtesy, act, close. What a snapshot is, the volume's library decides.
+//! Knows the order: the daemon of this host that serves the volume is asked; where there is none, take over with courtesy, act,
+//! close. A group is one daemon's alone. What a snapshot is, the volume's library decides.
 
 use anyhow::Context;
-use lsvd_volume::{Error, OpenOptions, Retention, Snapshot, Volume};
+use lsvd_volume::{Error, OpenOptions, Snapshot, Volume};
 use serde::Serialize;
 
 use super::info::SCHEMA_VERSION;
-use crate::cli::{Keeping, SnapshotAct, SnapshotCreate, SnapshotLs, SnapshotRm};
-use crate::exit::Exit;
+use crate::cli::{ControlPlace, Keeping, SnapshotAct, SnapshotCreate, SnapshotGroup, SnapshotLs, SnapshotRm};
+use crate::control::ask;
+use crate::control::client::{Client, nobody};
+use crate::control::protocol;
+use crate::exit::{Exit, Usage};
+use crate::snapshots::{self, ChangedSnapshots, SnapshotJson};
 use crate::store::{self, Errand, Place};
 use crate::{output, units};
 
@@ -22,45 +27,40 @@ struct SnapshotsJson {
     snapshots: Vec<SnapshotJson>,
 }
 
-/// What was changed.
+/// What was changed, and by whom.
 #[derive(Serialize)]
 struct ChangedJson {
     schema_version: u32,
     name: String,
     url: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    created: Option<SnapshotJson>,
-    removed: Vec<String>,
+    #[serde(flatten)]
+    changed: ChangedSnapshots,
+    through: &'static str,
+}
+
+/// One moment of several volumes.
+#[derive(Serialize)]
+struct GroupJson {
+    schema_version: u32,
+    name: String,
+    volumes: Vec<GroupedJson>,
 }
 
 #[derive(Serialize)]
-struct SnapshotJson {
+struct GroupedJson {
     name: String,
-    as_of: u64,
-    size_bytes: u64,
-    created_unix_ms: u64,
-    automatic: bool,
-}
-
-impl From<&Snapshot> for SnapshotJson {
-    fn from(snapshot: &Snapshot) -> Self {
-        Self {
-            name: snapshot.name.clone(),
-            as_of: snapshot.as_of.0,
-            size_bytes: snapshot.size_bytes,
-            created_unix_ms: snapshot.created_unix_ms,
-            automatic: snapshot.automatic,
-        }
-    }
+    url: String,
+    snapshot: SnapshotJson,
 }
 
 /// Runs `lsvd snapshot`.
 ///
 /// # Errors
-/// If the volume seems to be in use, there is no such snapshot, or the store refuses.
+/// If the volume seems to be in use by a daemon that can not be asked, there is no such snapshot, or the store refuses.
 pub(crate) async fn run(arguments: crate::cli::Snapshot) -> anyhow::Result<Exit> {
     match arguments.act {
         SnapshotAct::Create(arguments) => create(arguments).await,
+        SnapshotAct::Group(arguments) => group(arguments).await,
         SnapshotAct::Ls(arguments) => list(arguments).await,
         SnapshotAct::Rm(arguments) => remove(arguments).await,
     }
@@ -97,35 +97,50 @@ async fn create(arguments: SnapshotCreate) -> anyhow::Result<Exit> {
     if let Some(name) = &name {
         lsvd_volume::check_snapshot_name(name).map_err(Error::Invalid)?;
     }
-    changed(&url, &common, async |volume| match &name {
-        Some(name) => Ok((Some(volume.create_snapshot(name, false).await?), Vec::new())),
+    let place = place(&url, &common)?;
+    let asked = ask::writer(&place, &common.control, |volume| protocol::SnapshotCreate {
+        volume,
+        name: name.clone(),
+        keep: keep.map(Into::into),
+    });
+    let done = match asked.await? {
+        Some(changed) => (changed, "daemon"),
         None => {
-            let done = volume.snapshot_by_schedule(&keep.unwrap_or_else(Retention::default)).await?;
-            Ok((done.created, done.removed))
+            let act = async |volume: &Volume| {
+                snapshots::create(volume, name.as_deref(), keep.unwrap_or_default()).await
+            };
+            (take_over(&place, &common, act).await?, "store")
         }
-    })
-    .await
+    };
+    tell(place, done, common.json)
 }
 
 async fn remove(arguments: SnapshotRm) -> anyhow::Result<Exit> {
     let SnapshotRm { url, names, common } = arguments;
-    changed(&url, &common, async |volume| {
-        for name in &names {
-            volume.remove_snapshot(name).await?;
+    let place = place(&url, &common)?;
+    let asked =
+        ask::writer(&place, &common.control, |volume| protocol::SnapshotRm { volume, names: names.clone() });
+    let done = match asked.await? {
+        Some(changed) => (changed, "daemon"),
+        None => {
+            let act = async |volume: &Volume| snapshots::remove(volume, &names).await;
+            (take_over(&place, &common, act).await?, "store")
         }
-        Ok((None, names.clone()))
-    })
-    .await
+    };
+    tell(place, done, common.json)
 }
 
-/// Opens the volume with courtesy, changes its snapshots, closes it, and says what was done.
-async fn changed(
-    url: &str,
-    common: &Keeping,
-    act: impl AsyncFnOnce(&Volume) -> Result<(Option<Snapshot>, Vec<String>), Error>,
-) -> anyhow::Result<Exit> {
+fn place(url: &str, common: &Keeping) -> anyhow::Result<Place> {
     let errand = Errand { verb: "open", create_root: false, patience: common.patience.timeout };
-    let place = store::volume_or_bucket(url, &common.store, errand)?;
+    store::volume_or_bucket(url, &common.store, errand)
+}
+
+/// Opens the volume with courtesy, changes its snapshots, and closes it.
+async fn take_over(
+    place: &Place,
+    common: &Keeping,
+    act: impl AsyncFnOnce(&Volume) -> Result<ChangedSnapshots, Error>,
+) -> anyhow::Result<ChangedSnapshots> {
     let options = OpenOptions {
         io_timeout: common.patience.timeout,
         if_free: Some(common.if_free),
@@ -136,22 +151,77 @@ async fn changed(
     let volume = opened.with_context(|| format!("cannot open volume '{}'", place.name))?;
     let acted = act(&volume).await;
     let closed = volume.close().await;
-    let (created, removed) =
-        acted.with_context(|| format!("cannot change the snapshots of volume '{}'", place.name))?;
+    let changed = acted.with_context(|| format!("cannot change the snapshots of volume '{}'", place.name))?;
     closed.with_context(|| format!("cannot close volume '{}' cleanly", place.name))?;
-    tell(&place, common.json, created.as_ref(), removed)
+    Ok(changed)
 }
 
-fn tell(place: &Place, json: bool, created: Option<&Snapshot>, removed: Vec<String>) -> anyhow::Result<Exit> {
+/// Has one daemon name one moment of all volumes: without it there is no moment that all of them have.
+async fn group(arguments: SnapshotGroup) -> anyhow::Result<Exit> {
+    let SnapshotGroup { name, urls, control, json, lines: _, patience, store } = arguments;
+    lsvd_volume::check_snapshot_name(&name).map_err(Error::Invalid)?;
+    let control = ControlPlace { control, no_control: false };
+    let mut places = Vec::new();
+    let mut volumes = Vec::new();
+    let mut daemon: Option<Client> = None;
+    for url in &urls {
+        let errand = Errand { verb: "open", create_root: false, patience: patience.timeout };
+        let place = store::volume_or_bucket(url, &store, errand)?;
+        let Some((found, served)) = ask::found(&place, &control).await? else {
+            return Err(anyhow::Error::new(nobody(&place.name))
+                .context("a group snapshot is made by the one daemon that serves all its volumes"));
+        };
+        match &daemon {
+            Some(first) if first.greeting.pid != found.greeting.pid => {
+                return Err(Usage(format!(
+                    "a group snapshot is made by the one daemon that serves all its volumes, and volume '{}' is served by another \
+                     one than '{}'",
+                    place.name,
+                    urls[0]
+                ))
+                .into());
+            }
+            Some(_) => {}
+            None => daemon = Some(found),
+        }
+        volumes.push(served.volume_id);
+        places.push(place);
+    }
+    let (Some(mut daemon), Some(first)) = (daemon, places.first()) else {
+        return Err(Usage("a group has volumes".to_owned()).into());
+    };
+    ask::say(first, &daemon);
+    let asked = protocol::SnapshotGroup { volumes, name: name.clone() };
+    let made = daemon.ask(&asked, &|_| {}).await?.snapshots;
     if json {
-        let (name, url) = (place.name.clone(), place.url.to_string());
-        let created = created.map(SnapshotJson::from);
-        output::json(&ChangedJson { schema_version: SCHEMA_VERSION, name, url, created, removed })?;
+        let volumes = places.iter().zip(made).map(|(place, snapshot)| GroupedJson {
+            name: place.name.clone(),
+            url: place.url.to_string(),
+            snapshot,
+        });
+        output::json(&GroupJson { schema_version: SCHEMA_VERSION, name, volumes: volumes.collect() })?;
         return Ok(Exit::Done);
     }
+    let rows: Vec<Vec<String>> =
+        places.iter().zip(made).map(|(place, of)| vec![place.name.clone(), of.as_of.to_string()]).collect();
+    output::table(&[&name, "number"], &rows)?;
+    Ok(Exit::Done)
+}
+
+fn tell(
+    place: Place,
+    (changed, through): (ChangedSnapshots, &'static str),
+    json: bool,
+) -> anyhow::Result<Exit> {
+    if json {
+        let (name, url) = (place.name, place.url.to_string());
+        output::json(&ChangedJson { schema_version: SCHEMA_VERSION, name, url, changed, through })?;
+        return Ok(Exit::Done);
+    }
+    let ChangedSnapshots { created, removed } = changed;
     let mut rows: Vec<Vec<String>> = Vec::new();
     match created {
-        Some(made) => rows.push(vec!["made".to_owned(), made.name.clone()]),
+        Some(made) => rows.push(vec!["made".to_owned(), made.name]),
         None if removed.is_empty() => {
             rows.push(vec!["unchanged".to_owned(), "since the newest snapshot".to_owned()])
         }

@@ -11,12 +11,14 @@ use serde_json::Value;
 
 use super::daemon::{Daemon, DaemonStatus, Served};
 use super::protocol::{
-    Code, Fault, Gc, GcTarget, Hello, HelloAnswer, Info, InfoAnswer, Method, PROTOCOL, Request, Status,
-    Upgrade,
+    Code, Fault, Gc, GcTarget, Hello, HelloAnswer, Info, InfoAnswer, Method, PROTOCOL, Request, Resize,
+    ResizeAnswer, SnapshotCreate, SnapshotGroup, SnapshotGroupAnswer, SnapshotRm, Status, Upgrade,
 };
 use crate::cli::VERSION;
 use crate::collection::{self, CollectionJson, USUAL_TARGET};
 use crate::commands::info::VolumeJson;
+use crate::commands::resize;
+use crate::snapshots::{self, ChangedSnapshots};
 
 /// Says how far a request is, in words for people.
 pub(crate) type Tell = Arc<dyn Fn(String) + Send + Sync>;
@@ -128,6 +130,77 @@ async fn collect(
     told.map_err(|error| Fault::of(&error))
 }
 
+impl Perform for SnapshotCreate {
+    async fn perform(self, daemon: &Daemon, _tell: &Tell) -> Result<ChangedSnapshots, Fault> {
+        let Self { volume, name, keep } = self;
+        if name.is_some() && keep.is_some() {
+            return Err(Fault::new(
+                Code::Params,
+                "'keep' is for automatic snapshots, and those have no 'name'",
+            ));
+        }
+        let served = find_to_change(daemon, &volume)?;
+        let keep = keep.unwrap_or_default().into();
+        changed(served, snapshots::create(&served.volume, name.as_deref(), keep).await)
+    }
+}
+
+impl Perform for SnapshotRm {
+    async fn perform(self, daemon: &Daemon, _tell: &Tell) -> Result<ChangedSnapshots, Fault> {
+        let served = find_to_change(daemon, &self.volume)?;
+        changed(served, snapshots::remove(&served.volume, &self.names).await)
+    }
+}
+
+/// Says in the daemon's log what a client had done.
+fn changed(
+    served: &Served,
+    done: Result<ChangedSnapshots, lsvd_volume::Error>,
+) -> Result<ChangedSnapshots, Fault> {
+    let volume = &served.name;
+    let done = done
+        .with_context(|| format!("cannot change the snapshots of volume '{volume}'"))
+        .map_err(|error| Fault::of(&error))?;
+    if let Some(made) = &done.created {
+        tracing::info!(volume, snapshot = made.name, "snapshot made, as a client of the control socket asks");
+    }
+    for snapshot in &done.removed {
+        tracing::info!(volume, snapshot, "snapshot removed, as a client of the control socket asks");
+    }
+    Ok(done)
+}
+
+impl Perform for SnapshotGroup {
+    async fn perform(self, daemon: &Daemon, _tell: &Tell) -> Result<SnapshotGroupAnswer, Fault> {
+        let mut volumes = Vec::new();
+        for volume in &self.volumes {
+            volumes.push(find_to_change(daemon, volume)?.volume.clone());
+        }
+        let made = lsvd_volume::create_group_snapshot(&volumes, &self.name, false).await;
+        let made = made.map_err(|error| Fault::of(&error.into()))?;
+        tracing::info!(
+            volumes = self.volumes.join(", "),
+            snapshot = self.name,
+            "group snapshot made, as a client of the control socket asks"
+        );
+        Ok(SnapshotGroupAnswer { snapshots: made.iter().map(Into::into).collect() })
+    }
+}
+
+impl Perform for Resize {
+    async fn perform(self, daemon: &Daemon, _tell: &Tell) -> Result<ResizeAnswer, Fault> {
+        let served = find_to_change(daemon, &self.volume)?;
+        let resized = resize::of_open(&served.volume, &served.name, self.size_bytes, self.discard).await;
+        let resized = resized.map_err(|error| Fault::of(&error))?;
+        tracing::info!(
+            volume = served.name,
+            size_bytes = resized.size_bytes,
+            "resized, as a client of the control socket asks"
+        );
+        Ok(resized)
+    }
+}
+
 async fn perform<M: Perform>(daemon: &Daemon, params: Value, tell: &Tell) -> Result<Value, Fault> {
     let params: M = serde_json::from_value(params)
         .map_err(|error| Fault::new(Code::Params, format!("the parameters of '{}': {error}", M::NAME)))?;
@@ -158,4 +231,4 @@ macro_rules! methods {
     };
 }
 
-methods!(Hello, Status, Info, Gc, Upgrade);
+methods!(Hello, Status, Info, Gc, Upgrade, SnapshotCreate, SnapshotGroup, SnapshotRm, Resize);

@@ -12,6 +12,7 @@ use crate::collection::CollectionJson;
 use crate::commands::info::VolumeJson;
 use crate::control::daemon::{DaemonStatus, VolumeStatus};
 use crate::exit::Exit;
+use crate::snapshots::{ChangedSnapshots, KeepJson, SnapshotJson};
 
 /// Which edition of docs/control.md this program speaks.
 pub(crate) const PROTOCOL: u32 = 1;
@@ -153,6 +154,79 @@ pub(crate) struct Upgrade {
 impl Method for Upgrade {
     const NAME: &'static str = "upgrade";
     type Answer = CollectionJson;
+}
+
+/// Make a snapshot.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SnapshotCreate {
+    pub(crate) volume: String,
+    /// Without one it is automatic: skipped if nothing has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// Then remove automatic ones that no rule keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) keep: Option<KeepJson>,
+}
+
+impl Method for SnapshotCreate {
+    const NAME: &'static str = "snapshot-create";
+    type Answer = ChangedSnapshots;
+}
+
+/// Make a snapshot of one moment of several volumes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SnapshotGroup {
+    pub(crate) volumes: Vec<String>,
+    pub(crate) name: String,
+}
+
+impl Method for SnapshotGroup {
+    const NAME: &'static str = "snapshot-group";
+    type Answer = SnapshotGroupAnswer;
+}
+
+/// One for each volume, in the order of the request.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotGroupAnswer {
+    pub(crate) snapshots: Vec<SnapshotJson>,
+}
+
+/// Remove snapshots.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SnapshotRm {
+    pub(crate) volume: String,
+    pub(crate) names: Vec<String>,
+}
+
+impl Method for SnapshotRm {
+    const NAME: &'static str = "snapshot-rm";
+    type Answer = ChangedSnapshots;
+}
+
+/// Have another size.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Resize {
+    pub(crate) volume: String,
+    pub(crate) size_bytes: u64,
+    /// Let go of data beyond the new end.
+    #[serde(default)]
+    pub(crate) discard: bool,
+}
+
+impl Method for Resize {
+    const NAME: &'static str = "resize";
+    type Answer = ResizeAnswer;
+}
+
+/// What the volume had and has.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct ResizeAnswer {
+    pub(crate) size_bytes_before: u64,
+    pub(crate) size_bytes: u64,
 }
 
 /// A request, read.

@@ -18,6 +18,7 @@ mod removal;
 mod resize;
 mod rig;
 mod serving;
+mod snapshots;
 mod space;
 mod usage;
 
