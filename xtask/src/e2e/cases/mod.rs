@@ -22,6 +22,7 @@ mod libvirt;
 mod powercut;
 mod recovery;
 mod removal;
+mod snapshots;
 mod space;
 mod store_faults;
 mod systemd;
@@ -43,6 +44,7 @@ pub(super) fn all() -> Vec<Case> {
         takeover::CASES,
         removal::CASES,
         control::CASES,
+        snapshots::CASES,
         crash::CASES,
         journal::CASES,
         input::CASES,
