@@ -5,7 +5,7 @@
 //! when to begin and to stop; which blocks, the engine says. Near the target there is one round at a time, four turns in
 //! five are left to clients who wait for a flush, and there are pauses; the further above, the shorter they get, until
 //! some rounds are under way at once, so that one reads while the other's object is stored. What comes back in what time
-//! is told to who slows clients down.
+//! is told to who slows clients down. A victim that is damaged keeps nobody: it is left alone for this opening.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -205,10 +205,11 @@ impl Collector {
         Purpose::Small { below_blocks: self.batch_blocks() / SMALL_SHARE }
     }
 
-    /// Objects that are worth it most, for one round; none of those that are being collected.
+    /// Objects that are worth it most, for one round; none of those that are being collected, or are known to be damaged.
     fn victims(&self, purpose: Purpose, busy: &BTreeSet<SequenceNumber>) -> Victims {
+        let but = busy | &self.core.wounds().passed_over;
         let mut choice = Choice::new(purpose, VICTIMS_MAX);
-        while self.core.engine(|engine| engine.look_for_victims(&mut choice, LOOK_AT_ONCE, busy)) {}
+        while self.core.engine(|engine| engine.look_for_victims(&mut choice, LOOK_AT_ONCE, &but)) {}
         let victims = choice.victims(self.batch_blocks());
         let alone = victims.len() == 1 && matches!(purpose, Purpose::Small { .. });
         if alone { Victims::new() } else { victims }
@@ -221,25 +222,43 @@ impl Collector {
     }
 }
 
-/// Moves what is live of these objects into new ones of so many blocks. None of them counts as collected if clients have
-/// overwritten all of it, which is on its way.
-async fn collect_victims(core: &Arc<Core>, victims: Victims, blocks: u64) -> Result<Collected, Error> {
-    let mut collected = Collected::default();
+/// Moves what is live of these objects into new ones of so many blocks, but of such as turn out to be damaged. None of them
+/// counts as collected if clients have overwritten all of it, which is on its way.
+async fn collect_victims(core: &Arc<Core>, mut victims: Victims, blocks: u64) -> Result<Collected, Error> {
+    let moved_bytes = loop {
+        match move_live(core, &victims, blocks).await {
+            Ok(0) => return Ok(Collected::default()),
+            Ok(moved_bytes) => break moved_bytes,
+            // It died meanwhile, and was deleted.
+            Err(Error::Missing { .. }) if victims.iter().any(|victim| is_gone(core, victim)) => {
+                return Ok(Collected::default());
+            }
+            Err(error) => {
+                let Some(number) = damaged(core, &error) else { return Err(error) };
+                if !core.wounds().pass_over(number) {
+                    return Err(error);
+                }
+                victims.retain(|(_, state)| state.record.identity.number != number);
+                // Whoever reads it gets that error; the others' space is to come back all the same.
+                tracing::warn!(
+                    "{error}: collection leaves this object alone until the volume is opened again"
+                );
+            }
+        }
+    };
+    let mut collected = Collected { moved_bytes, ..Collected::default() };
     for (_, state) in &victims {
         collected.objects += 1;
         collected.object_bytes += state.record.object_bytes();
     }
-    match move_live(core, &victims, blocks).await {
-        Ok(0) => return Ok(Collected::default()),
-        Ok(moved_bytes) => collected.moved_bytes = moved_bytes,
-        // It died meanwhile, and was deleted.
-        Err(Error::Missing { .. }) if victims.iter().any(|victim| is_gone(core, victim)) => {
-            return Ok(Collected::default());
-        }
-        Err(error) => return Err(error),
-    }
     tracing::debug!(volume = %core.store().label(), ?collected, "collected");
     Ok(collected)
+}
+
+/// The object of the log that the error calls damaged or missing: a victim, or one whose blocks were to be moved along.
+fn damaged(core: &Core, error: &Error) -> Option<SequenceNumber> {
+    let (Error::Corrupt { object, .. } | Error::Missing { object, .. }) = error else { return None };
+    core.store().log_number(object)
 }
 
 fn is_gone(core: &Core, (_, state): &(ObjectIndex, ObjectState)) -> bool {
@@ -256,7 +275,9 @@ async fn move_live(core: &Arc<Core>, victims: &Victims, blocks: u64) -> Result<u
         return Ok(0);
     }
     let runs = payload_runs(core, victims).await?;
-    let moves = core.with_regions(|engine| engine.moves(&runs)).await?;
+    let mut moves = core.with_regions(|engine| engine.moves(&runs)).await?;
+    let passed_over = core.wounds().passed_over.clone();
+    moves.retain(|one| !passed_over.contains(&one.object.identity.number));
     let mut moved_bytes = 0;
     for moves in batches(moves, blocks) {
         moved_bytes += lsvd_engine::moved_bytes(&moves);

@@ -621,6 +621,10 @@ impl Core {
 
     pub(crate) fn stats(&self) -> Stats {
         let cache_bytes = self.fetcher.cache_bytes();
+        let (mended_regions, passed_over_objects) = {
+            let wounds = self.wounds();
+            (wounds.mended, wounds.passed_over.len() as u64)
+        };
         let state = self.lock();
         let engine = &state.engine;
         let fetch = &self.fetcher.stats;
@@ -639,7 +643,8 @@ impl Core {
             cache_bytes,
             corrupt_reads: fetch.corrupt_reads.load(Ordering::Relaxed),
             reloads: self.reloads.load(Ordering::Relaxed),
-            mended_regions: self.wounds().mended,
+            mended_regions,
+            passed_over_objects,
             map_extents: engine.map_extents() as u64,
             map_bytes: engine.map_bytes(),
             checkpoints: self.checkpoints.load(Ordering::Relaxed),

@@ -5,11 +5,13 @@
 //! map as of the newest checkpoint, by the same replay as an opening's (rule 6), or nothing: what can not be verified on the
 //! way stays an I/O error (rule 5).
 
+use std::collections::BTreeSet;
+
 use futures::StreamExt;
 use lsvd_engine::{Place, Prefix, Replay};
 use lsvd_format::checkpoint::{RegionIndex, Root};
 use lsvd_format::superblock::{CheckpointRef, Superblock};
-use lsvd_format::{ObjectIdentity, names};
+use lsvd_format::{ObjectIdentity, SequenceNumber, names};
 
 use crate::Error;
 use crate::recovery::{HEADERS_AT_ONCE, prefix_of};
@@ -25,6 +27,8 @@ pub(crate) struct Wounds {
     poor: Vec<CheckpointRef>,
     /// Regions that were made again, counted.
     pub(crate) mended: u64,
+    /// Objects of the log that collection found damaged, and leaves alone.
+    pub(crate) passed_over: BTreeSet<SequenceNumber>,
 }
 
 impl Wounds {
@@ -35,6 +39,11 @@ impl Wounds {
                 self.poor.push(checkpoint);
             }
         }
+    }
+
+    /// Collection leaves this object alone from now on; whether it did not before.
+    pub(crate) fn pass_over(&mut self, number: SequenceNumber) -> bool {
+        self.passed_over.insert(number)
     }
 
     pub(crate) fn is_poor(&self, checkpoint: &CheckpointRef) -> bool {

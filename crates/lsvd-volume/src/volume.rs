@@ -126,6 +126,8 @@ pub struct Stats {
     pub reloads: u64,
     /// Regions of the map that were damaged in the newest checkpoint, and made again from the one before and the log.
     pub mended_regions: u64,
+    /// Log objects that collection found damaged and leaves alone, since the volume was opened.
+    pub passed_over_objects: u64,
     /// Records in the extent map that are in memory.
     pub map_extents: u64,
     /// Bytes of memory that the extent map takes.

@@ -7,6 +7,7 @@
 mod adoption;
 mod checkpoints;
 mod closing;
+mod collection;
 mod common;
 mod concurrency;
 mod data;
