@@ -173,7 +173,8 @@ pub(crate) struct Limits {
 #[command(next_help_heading = "Checkpoints and garbage collection, for each volume")]
 pub(crate) struct Upkeep {
     /// Collect garbage while the log holds more than this many bytes for each live one, 1.05 to 100; or `off`, and space
-    /// comes back only of objects in which nothing is live
+    /// comes back only of objects in which nothing is live. Further above it writes are slowed down, so that they do not
+    /// outrun collection
     #[arg(long, value_name = "RATIO", default_value = "1.3", value_parser = parse_gc_target)]
     pub(crate) gc_target: f64,
 

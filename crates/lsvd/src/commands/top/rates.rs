@@ -69,6 +69,7 @@ impl Rates {
             cache_hits: grown(new.cache_hits, old.cache_hits),
             cache_misses: grown(new.cache_misses, old.cache_misses),
             moved_bytes: grown(new.moved_bytes, old.moved_bytes),
+            slowed_ms: grown(new.slowed_ms, old.slowed_ms),
             ..*new
         };
         let (old, new) = (&before.store, &after.store);
@@ -230,6 +231,10 @@ impl Rates {
             bytes(stats.log_bytes.saturating_sub(stats.live_bytes)),
             self.mib(stats.moved_bytes)
         ));
+        if stats.slowed_ms > 0 {
+            let slowed = Duration::from_millis(stats.slowed_ms).as_secs_f64();
+            lines.push(format!("  slowed  writes waited {slowed:.1} s for collection, all together"));
+        }
         lines
     }
 }
