@@ -66,7 +66,12 @@ impl Engine {
         if !self.fenced {
             self.seal(now, false);
         }
-        SequenceNumber(self.next_number.0 - 1)
+        let log = self.prefix.log();
+        match log.last {
+            // Below the next number is what the fence skips.
+            Some(last) if log.next == self.next_number => last.number,
+            _ => SequenceNumber(self.next_number.0 - 1),
+        }
     }
 
     /// Forgets an object that is deleted.

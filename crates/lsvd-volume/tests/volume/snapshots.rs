@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lsvd_format::names;
-use lsvd_volume::{CollectOptions, Error, Retention, UpkeepOptions, Volume};
+use lsvd_volume::{CollectOptions, Error, Moment, Retention, UpkeepOptions, Volume};
 
-use crate::common::{World, write_block};
+use crate::common::{World, fill_of, write_block};
 
 /// Looks each second, writes a checkpoint each minute in which anything was written, deletes after 10 s, collects nothing.
 fn eager() -> UpkeepOptions {
@@ -42,6 +42,26 @@ async fn settle(volume: &Volume) {
 fn stored(world: &World) -> BTreeSet<u64> {
     let names = world.store.names(names::LOG_FOLDER);
     names.iter().filter_map(|name| Some(names::parse_log_object(name)?.0)).collect()
+}
+
+/// Below its next number is not its last object, but what its fence skipped.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_of_who_has_written_nothing_yet_is_of_its_fence() {
+    let world = World::new().await;
+    let volume = open(&world).await;
+    volume.create_snapshot("empty", false).await.unwrap();
+    write_block(&volume, 1, 7).await.unwrap();
+    volume.close().await.unwrap();
+    let volume = open(&world).await;
+    let snapshot = volume.create_snapshot("written", false).await.unwrap();
+    assert_eq!(Some(&snapshot.as_of.0), stored(&world).last());
+    write_block(&volume, 1, 8).await.unwrap();
+    volume.close().await.unwrap();
+    for (name, expected) in [("empty", 0), ("written", 7)] {
+        let moment = Moment::Snapshot(name.into());
+        let volume = Volume::open_read_only_at(world.bucket.clone(), &moment, world.options()).await.unwrap();
+        assert_eq!(fill_of(&volume, 1).await.unwrap(), expected, "{name}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
