@@ -161,7 +161,11 @@ pub(crate) async fn try_at(
     let line = superblock.line(as_of);
     let stored = stored_parts(store).await?;
     let recovered = recover_line(store, superblock, &line, moment, &stored).await?;
-    let snapshot = snapshot_of(superblock, as_of);
+    // Two of one number may differ in their sizes: growing writes nothing to the log.
+    let snapshot = match moment {
+        Moment::Snapshot(name) => superblock.snapshot(name),
+        _ => snapshot_of(superblock, as_of),
+    };
     if snapshot.is_none() && may_miss_objects(superblock) {
         refuse_what_is_gone(store, superblock, moment, &recovered).await?;
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lsvd_format::names;
-use lsvd_volume::{CollectOptions, Error, Moment, Retention, UpkeepOptions, Volume};
+use lsvd_volume::{CollectOptions, Error, Moment, Retention, ShrinkPolicy, UpkeepOptions, Volume};
 
 use crate::common::{World, fill_of, write_block};
 
@@ -61,6 +61,25 @@ async fn a_snapshot_of_who_has_written_nothing_yet_is_of_its_fence() {
         let moment = Moment::Snapshot(name.into());
         let volume = Volume::open_read_only_at(world.bucket.clone(), &moment, world.options()).await.unwrap();
         assert_eq!(fill_of(&volume, 1).await.unwrap(), expected, "{name}");
+    }
+}
+
+/// Growing writes nothing to the log, so that both are of one number.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_has_its_own_size_and_not_that_of_another_of_the_same_number() {
+    let world = World::new().await;
+    let volume = open(&world).await;
+    let small = volume.size_bytes();
+    write_block(&volume, 1, 7).await.unwrap();
+    let before = volume.create_snapshot("before", false).await.unwrap();
+    volume.resize(2 * small, ShrinkPolicy::Refuse).await.unwrap();
+    let after = volume.create_snapshot("after", false).await.unwrap();
+    assert_eq!(before.as_of, after.as_of);
+    volume.close().await.unwrap();
+    for (name, size_bytes) in [("before", small), ("after", 2 * small)] {
+        let moment = Moment::Snapshot(name.into());
+        let volume = Volume::open_read_only_at(world.bucket.clone(), &moment, world.options()).await.unwrap();
+        assert_eq!(volume.size_bytes(), size_bytes, "{name}");
     }
 }
 
