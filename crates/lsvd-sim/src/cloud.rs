@@ -12,10 +12,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use lsvd_format::checkpoint::{PartId, RegionPlace, decode_root};
 use lsvd_format::log_object::{Entry, Header};
-use lsvd_format::superblock::{self, CheckpointRef};
+use lsvd_format::superblock::{self, CheckpointRef, Superblock};
 use lsvd_format::{SequenceNumber, SuperblockNumber, names};
 
 use crate::census::Census;
+use crate::chronicle::Chronicle;
 use crate::deeds::Deeds;
 use crate::ledger::{Author, Ledger};
 use crate::mutation::Mutation;
@@ -58,6 +59,9 @@ pub(crate) struct Cloud {
     /// Condemned objects that were deleted, whatever came there later.
     gone: BTreeSet<SequenceNumber>,
     copies: u64,
+    /// Superblock versions that were sent and have neither landed nor got lost.
+    versions_in_flight: u64,
+    chronicle: Chronicle,
 }
 
 impl Cloud {
@@ -79,7 +83,25 @@ impl Cloud {
             condemned_at: BTreeMap::new(),
             gone: BTreeSet::new(),
             copies: 0,
+            versions_in_flight: 0,
+            chronicle: Chronicle::default(),
         }
+    }
+
+    /// A superblock version was sent, or has landed or got lost.
+    pub(crate) fn note_version(&mut self, sent: bool) {
+        self.versions_in_flight =
+            if sent { self.versions_in_flight + 1 } else { self.versions_in_flight - 1 };
+    }
+
+    /// Whether a superblock version may land that was sent already.
+    pub(crate) fn is_version_in_flight(&self) -> bool {
+        self.versions_in_flight > 0
+    }
+
+    /// All log objects that ever were, and the version that counts.
+    pub(crate) fn chronicle(&mut self) -> Option<(&mut Chronicle, &Superblock)> {
+        self.ledger.newest().map(|newest| (&mut self.chronicle, newest))
     }
 
     /// Readers are given so long between condemnation and deletion.
@@ -160,6 +182,10 @@ impl Cloud {
         if superblock.checkpoints.iter().any(|kept| self.damaged.contains(&kept.part)) {
             return None;
         }
+        // Somebody dead may have said that this checkpoint is the older one, and it only has to arrive.
+        if regions && self.is_version_in_flight() {
+            return None;
+        }
         // Objects of its regions, and where the regions are in them.
         let places = |checkpoint: &CheckpointRef| {
             let stored = self.objects.get(&at(&names::checkpoint_part(&checkpoint.part)))?;
@@ -208,6 +234,16 @@ impl Cloud {
         self.deeds.damaged += 1;
         self.stage.event(format_args!("{} is damaged", relative(&name)));
         Some(name)
+    }
+
+    /// Somebody is to remove a snapshot.
+    pub(crate) fn may_forget(&mut self, snapshot: &str) {
+        self.ledger.may_forget(snapshot);
+    }
+
+    /// Whether the checkpoint with its root in this object was damaged on purpose.
+    pub(crate) fn is_damaged(&self, root: PartId) -> bool {
+        self.damaged.contains(&root)
     }
 
     /// Counts a GET.
@@ -276,6 +312,9 @@ impl Cloud {
     }
 
     fn put(&mut self, name: &str, bytes: Bytes) {
+        if let Some(number) = names::parse_log_object(relative(name)) {
+            self.chronicle.stored(number, &bytes);
+        }
         let modified_unix_ms = self.stage.unix_ms(0);
         self.objects.insert(name.to_owned(), Stored { bytes, modified_unix_ms });
     }
@@ -298,7 +337,7 @@ impl Cloud {
         let Some(number) = names::parse_superblock(relative(name)) else { return };
         let before = self.ledger.newest_root();
         self.witness_list(number, bytes);
-        if let Err(violation) = self.ledger.landed(number, bytes, author) {
+        if let Err(violation) = self.ledger.landed(number, bytes, (author, self.stage.tick())) {
             self.stage.accuse(violation);
         }
         self.deeds.checkpoints += u64::from(self.ledger.newest_root() != before);
@@ -337,10 +376,7 @@ impl Cloud {
                 Some(number) => {
                     self.gone.insert(number);
                     self.deeds.deleted_objects += 1;
-                    self.check_unreferenced(name, |census| {
-                        census.oldest.is_some_and(|oldest| number <= oldest)
-                            && !census.objects.contains(&number)
-                    })
+                    self.check_unreferenced(name, |census| !census.needs(number))
                 }
                 None if !archived => {
                     let what =
@@ -369,16 +405,17 @@ impl Cloud {
     }
 
     /// Rule 7: no kept checkpoint needs what is deleted.
-    fn check_unreferenced(&self, name: &str, may_go: impl Fn(&Census) -> bool) {
+    fn check_unreferenced(&mut self, name: &str, may_go: impl Fn(&Census) -> bool) {
         let Some(newest) = self.ledger.newest() else { return };
+        let (whole, objects) = (&self.whole, &self.objects);
         let get = |name: &str| {
             let name = at(name);
-            self.whole.get(&name).or_else(|| self.objects.get(&name)).map(|stored| stored.bytes.clone())
+            whole.get(&name).or_else(|| objects.get(&name)).map(|stored| stored.bytes.clone())
         };
-        match Census::take(newest, get) {
+        match Census::take(newest, &mut self.chronicle, get) {
             Ok(census) if may_go(&census) => {}
             Ok(_) => {
-                let what = format!("'{name}' was deleted, and a kept checkpoint needs it");
+                let what = format!("'{name}' was deleted, and a kept checkpoint or a snapshot needs it");
                 self.stage.accuse(Violation::new(7, what));
             }
             Err(what) => self.stage.accuse(Violation::new(7, format!("'{name}' was deleted: {what}"))),

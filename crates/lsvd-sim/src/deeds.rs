@@ -36,6 +36,14 @@ pub struct Deeds {
     pub shrunk: u64,
     /// Times that it was given at least the size that it had.
     pub grown: u64,
+    /// Snapshots that were made.
+    pub snapshots: u64,
+    /// Snapshots that were removed.
+    pub removed_snapshots: u64,
+    /// Times that a moment was read and compared with the log.
+    pub moments_read: u64,
+    /// Rollbacks.
+    pub rollbacks: u64,
 }
 
 impl AddAssign for Deeds {
@@ -54,6 +62,10 @@ impl AddAssign for Deeds {
         self.compared += other.compared;
         self.shrunk += other.shrunk;
         self.grown += other.grown;
+        self.snapshots += other.snapshots;
+        self.removed_snapshots += other.removed_snapshots;
+        self.moments_read += other.moments_read;
+        self.rollbacks += other.rollbacks;
     }
 }
 
@@ -70,6 +82,10 @@ impl fmt::Display for Deeds {
             compared,
             shrunk,
             grown,
+            snapshots,
+            removed_snapshots,
+            moments_read,
+            rollbacks,
             ..
         } = self;
         write!(
@@ -77,7 +93,7 @@ impl fmt::Display for Deeds {
             "{checkpoints} checkpoints ({damaged} damaged, {fallbacks} openings with the one before, {mended} regions mended, {compared} compared with \
              it), {moved_blocks} blocks moved in {moved_objects} objects, {deleted_objects} log and {deleted_parts} \
              checkpoint objects deleted, {region_reads} regions read ({absent_regions} seen absent), {reloads} reloads, shrunk {shrunk} times and \
-             grown {grown}"
+             grown {grown}, {snapshots} snapshots made and {removed_snapshots} removed, {moments_read} moments read, {rollbacks} rollbacks"
         )
     }
 }

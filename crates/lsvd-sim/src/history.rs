@@ -99,6 +99,8 @@ pub struct Sighting {
     pub until: Tick,
     /// All sectors.
     pub values: Vec<Value>,
+    /// It is a snapshot of its writer: what had completed before `from` is in it, flushed or not.
+    pub completed: bool,
 }
 
 /// One opening of the volume for writing, and all that its clients did.
@@ -116,6 +118,8 @@ pub struct Generation {
     pub found: Option<Vec<Value>>,
     /// Its clients' requests, by submission.
     pub ops: Vec<Op>,
+    /// It is a rollback: what it found is what it went back to, and none before it explains that.
+    pub turned: bool,
     /// What read-only openings saw of this generation while it was the newest.
     pub sightings: Vec<Sighting>,
 }

@@ -9,8 +9,10 @@ use lsvd_format::checkpoint::PartId;
 use lsvd_format::superblock::{self, Superblock};
 use lsvd_format::{JournalId, SequenceNumber, SuperblockNumber};
 
+use crate::history::Tick;
 use crate::host::SsdNumber;
 use crate::oracle::Violation;
+use crate::roller::Turn;
 
 /// Whose superblock version it is.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +36,9 @@ pub(crate) struct Ledger {
     condemned: BTreeSet<SequenceNumber>,
     /// Roots of all checkpoints that some version named.
     roots: BTreeSet<PartId>,
+    /// Snapshots that somebody was to remove.
+    forgettable: BTreeSet<String>,
+    turns: Vec<Turn>,
 }
 
 impl Ledger {
@@ -42,7 +47,7 @@ impl Ledger {
         &mut self,
         number: SuperblockNumber,
         bytes: &[u8],
-        author: Author,
+        (author, at): (Author, Tick),
     ) -> Result<(), Violation> {
         let Ok(version) = superblock::decode(number, bytes) else { return Ok(()) };
         if self.newest.as_ref().is_some_and(|(newest, _)| *newest > number) {
@@ -59,6 +64,14 @@ impl Ledger {
             }
         }
         let Some(before) = before else { return Ok(()) };
+        if version.moments.rollbacks.len() > before.moments.rollbacks.len() {
+            self.turns.push(Turn { number, version: version.clone(), at });
+        }
+        let kept = |name: &str| version.snapshot(name).is_some() || self.forgettable.contains(name);
+        if let Some(lost) = before.moments.snapshots.iter().find(|snapshot| !kept(&snapshot.name)) {
+            let what = format!("superblock {number} drops snapshot {}, which nobody asked for", lost.name);
+            return Err(Violation::new(7, what));
+        }
         if before.journal.is_none() || before.journal == version.journal {
             return Ok(());
         }
@@ -72,6 +85,16 @@ impl Ledger {
         }
         let what = format!("superblock {number} gives up the journal in use, which nobody asked for");
         Err(Violation::new(1, what))
+    }
+
+    /// The rollbacks that were made, in their order.
+    pub(crate) fn turns(&self) -> &[Turn] {
+        &self.turns
+    }
+
+    /// Somebody is to remove this snapshot.
+    pub(crate) fn may_forget(&mut self, snapshot: &str) {
+        self.forgettable.insert(snapshot.to_owned());
     }
 
     /// The version that counts.

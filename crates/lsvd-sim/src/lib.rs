@@ -7,6 +7,7 @@
 
 mod ambush;
 mod census;
+mod chronicle;
 mod client;
 mod cloud;
 mod deeds;
@@ -22,11 +23,13 @@ pub mod oracle;
 mod process;
 mod resizer;
 mod rng;
+mod roller;
 mod run;
 mod scene;
 mod script;
 pub mod sector;
 mod shrink;
+mod snapshooter;
 mod stage;
 mod trace;
 mod twin;

@@ -223,8 +223,16 @@ impl Link {
         let (answer, answered) = oneshot::channel();
         if !matches!(course.fate, Fate::FailsBefore | Fate::Silent | Fate::Conflict) {
             let (link, name) = (self.clone(), name.to_owned());
+            let is_version = names::parse_superblock(relative(&name)).is_some();
+            if is_version {
+                lock(&link.0.cloud).note_version(true);
+            }
             tokio::spawn(async move {
-                if link.arrive(course).await {
+                let arrives = link.arrive(course).await;
+                if is_version {
+                    lock(&link.0.cloud).note_version(false);
+                }
+                if arrives {
                     let done = apply(&mut lock(&link.0.cloud));
                     link.0.stage.event(format_args!(
                         "p{} {verb} {} lands: {done:?}",

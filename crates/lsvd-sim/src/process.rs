@@ -247,6 +247,17 @@ impl Process {
             };
             self.spawn(resizer.resize_now_and_then());
         }
+        if scene.rng(34, 0).chance(600) && !scene.limits.leaves_out("snapshot") {
+            let keeper = Client {
+                scene: Arc::clone(scene),
+                volume: volume.clone(),
+                link: self.link.clone(),
+                name: format!("p{}s", self.id),
+                generation,
+                rng: scene.rng(35, u64::from(self.id)),
+            };
+            self.spawn(keeper.keep_moments());
+        }
         let tasks: Vec<_> = clients.map(|client| self.spawn(client.run())).collect();
         join_all(tasks).await;
         self.phase.send_replace(Phase::Idle);
@@ -271,6 +282,7 @@ impl Process {
 
 /// The generation with the highest epoch so far.
 fn newest(scene: &Scene) -> Option<usize> {
+    scene.note_turns();
     let history = lock(&scene.history);
     (0..history.generations.len()).max_by_key(|i| history.generations[*i].epoch)
 }
@@ -310,7 +322,7 @@ async fn look_once(scene: &Arc<Scene>) -> Option<(Option<usize>, Sighting)> {
         // What is whole of a damaged log is what a read-only opening promises: it may end anywhere.
         return None;
     }
-    Some((newest, Sighting { from, until, values }))
+    Some((newest, Sighting { from, until, values, completed: false }))
 }
 
 /// A reader that stays for a while shows the same as before, until it is so far behind that it goes on as of another moment.

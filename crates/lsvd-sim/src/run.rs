@@ -94,6 +94,7 @@ fn run_caught(seed: u64, mutation: Option<Mutation>, limits: &Limits, keep_lines
         if timeout(RUN_MAX, play(&scene)).await.is_err() {
             scene.stage().accuse(Violation::new(10, "the run hangs"));
         }
+        scene.note_turns();
         let mut history = lock(&scene.history).clone();
         history.abandoned = lock(&scene.world.cloud).ledger().abandoned().to_vec();
         if scene.stage().accused().is_none()

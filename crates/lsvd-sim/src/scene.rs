@@ -296,7 +296,7 @@ impl Scene {
                 | JournalError::OlderVolume { .. } => 1,
             },
             Error::JournalNeeded { .. } if self.hosts.is_empty() => 1,
-            Error::JournalPassedOver { .. } if !self.has_abandoned() => 1,
+            Error::JournalPassedOver { .. } if !self.has_abandoned() && !self.was_rolled_back() => 1,
             Error::Corrupt { .. } if !self.may_be_damaged() => 5,
             Error::Newer { .. } if !self.may_be_damaged() => 5,
             Error::Invalid(_) | Error::ReadOnly { .. } | Error::NotFound { .. } => 4,
@@ -307,6 +307,11 @@ impl Scene {
         };
         let words = words(error);
         self.stage().accuse(Violation::new(rule, format!("{who} was told, without a reason: {words}")));
+    }
+
+    /// Whether a rollback was made in this run.
+    fn was_rolled_back(&self) -> bool {
+        !lock(&self.world.cloud).ledger().turns().is_empty()
     }
 
     /// Whether some journal in use was given up in this run.

@@ -11,11 +11,13 @@ use tokio::time::{sleep, timeout};
 
 use crate::ambush::Ambush;
 use crate::happenings::befall;
-use crate::link::{Gate, Rights};
+use crate::link::{Gate, Link, Rights};
 use crate::oracle::Violation;
 use crate::process::{Phase, Process, Role, look};
 use crate::rng::Rng;
+use crate::roller;
 use crate::scene::{Scene, Settings, words};
+use crate::snapshooter::{look_back, read_all};
 use crate::stage::lock;
 use crate::twin::compare;
 use crate::weather::Weather;
@@ -30,6 +32,8 @@ pub(crate) async fn play(scene: &Arc<Scene>) {
         return;
     }
     let mut cast: Vec<Arc<Process>> = Vec::new();
+    let mut moments = scene.rng(36, 0);
+    let mut rollers: Vec<Link> = Vec::new();
     for _ in 0..scene.settings.takeovers {
         if scene.stage().accused().is_some() {
             return;
@@ -40,9 +44,27 @@ pub(crate) async fn play(scene: &Arc<Scene>) {
             let scene = Arc::clone(scene);
             tokio::spawn(async move { compare(&scene).await });
         }
+        if moments.chance(400) && !scene.limits.leaves_out("snapshot") {
+            let after = Duration::from_millis(moments.spread(1, 5000));
+            let (scene, rng) = (Arc::clone(scene), Rng::new(moments.bits(), 1));
+            tokio::spawn(async move {
+                sleep(after).await;
+                look_back(scene, rng).await;
+            });
+        }
+        if moments.chance(250) && !scene.limits.leaves_out("rollback") {
+            let (after, draws) = (Duration::from_millis(moments.spread(1, 5000)), moments.bits());
+            let link = roller::link(scene, &mut moments);
+            rollers.push(link.clone());
+            let scene = Arc::clone(scene);
+            tokio::spawn(async move {
+                sleep(after).await;
+                roller::roll_back(scene, link, Rng::new(draws, 1)).await;
+            });
+        }
         happenings(scene, &mut rng, &cast);
     }
-    finish(scene, &mut rng, &cast).await;
+    finish(scene, &mut rng, (&cast, &rollers)).await;
 }
 
 /// Creates the volume, in whatever weather there is.
@@ -147,7 +169,7 @@ fn happenings(scene: &Scene, rng: &mut Rng, cast: &[Arc<Process>]) {
 
 /// The weather clears, everybody wakes; whoever still holds the volume must serve it; then all die, and the volume
 /// must open and be what it was promised to be, twice.
-async fn finish(scene: &Arc<Scene>, rng: &mut Rng, cast: &[Arc<Process>]) {
+async fn finish(scene: &Arc<Scene>, rng: &mut Rng, (cast, rollers): (&[Arc<Process>], &[Link])) {
     sleep(Duration::from_millis(rng.spread(1, 20_000))).await;
     *lock(&scene.world.weather) = Weather::calm();
     scene.hosts.iter().for_each(|host| host.calm());
@@ -161,11 +183,15 @@ async fn finish(scene: &Arc<Scene>, rng: &mut Rng, cast: &[Arc<Process>]) {
         }
     }
     let mut damage = scene.rng(31, 0);
+    rollers.iter().for_each(|link| link.set_gate(Gate::Dead));
     for _ in 0..2 {
         cast.iter().for_each(|process| process.audit());
         cast.iter().for_each(|process| process.kill());
         if damage.chance(500) && !scene.limits.leaves_out("rot") {
             let (regions, salt) = (damage.chance(500), damage.bits());
+            while regions && lock(&scene.world.cloud).is_version_in_flight() {
+                sleep(Duration::from_secs(1)).await;
+            }
             lock(&scene.world.cloud).damage_checkpoint(regions, salt);
             if lock(&scene.world.cloud).is_rotten() {
                 look(Arc::clone(scene)).await;
@@ -186,6 +212,7 @@ async fn finish(scene: &Arc<Scene>, rng: &mut Rng, cast: &[Arc<Process>]) {
         last.kill();
     }
     compare(scene).await;
+    read_all(scene, &mut scene.rng(37, 0)).await;
     let (requests, log, archive) = {
         let cloud = lock(&scene.world.cloud);
         (cloud.requests(), cloud.count(names::LOG_FOLDER), cloud.count(names::ARCHIVE_FOLDER))

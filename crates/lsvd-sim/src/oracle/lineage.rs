@@ -61,6 +61,11 @@ pub(super) fn judge(generations: &[&Generation], abandoned: &[u64]) -> Result<()
 impl Lineage<'_> {
     /// Finds the opening whose writes explain what was found.
     fn explain(&mut self, finder: Finder<'_>) -> Result<(), Violation> {
+        if let Finder::Opening(at) = finder
+            && self.generations[at].turned
+        {
+            return Ok(());
+        }
         let newest = match finder {
             Finder::Opening(at) => at - 1,
             Finder::Reader(at, _) => at,
@@ -73,7 +78,9 @@ impl Lineage<'_> {
                     Err(violation) => why = why.or(Some(violation)),
                 }
             }
-            if self.has_promised(on, finder) {
+            // A snapshot is its own writer's.
+            let own = matches!(finder, Finder::Reader(_, sighting) if sighting.completed);
+            if own || self.generations[on].turned || self.has_promised(on, finder) {
                 break;
             }
         }
@@ -97,6 +104,10 @@ impl Lineage<'_> {
     fn claim<'b>(&'b self, on: usize, finder: Finder<'b>, also: &'b [usize]) -> Claim<'b> {
         let of = self.generations[on].epoch;
         let (what, found, cut, flushed_before) = match finder {
+            Finder::Reader(_, sighting) if sighting.completed => {
+                let what = format!("a snapshot that was made in epoch {of}");
+                (what, &sighting.values[..], sighting.until, sighting.from)
+            }
             Finder::Opening(at) => {
                 let it = self.generations[at];
                 let what = format!("the opening of epoch {} after epoch {of}", it.epoch);
@@ -107,7 +118,11 @@ impl Lineage<'_> {
                 (what, &sighting.values[..], sighting.until, sighting.from)
             }
         };
-        Claim { what, found, cut, flushed_before, waived: self.is_waived(on, finder), also }
+        let completed_before = match finder {
+            Finder::Reader(_, sighting) if sighting.completed => sighting.from,
+            _ => 0,
+        };
+        Claim { what, found, cut, flushed_before, completed_before, waived: self.is_waived(on, finder), also }
     }
 
     fn stored_before<'b>(&'b self, on: usize, finder: Finder<'b>) -> impl Iterator<Item = &'b Stored> {

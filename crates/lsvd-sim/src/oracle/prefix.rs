@@ -23,6 +23,8 @@ pub(super) struct Claim<'a> {
     pub(super) cut: Tick,
     /// Only what was durable by an answer before this tick must be in it.
     pub(super) flushed_before: Tick,
+    /// What had completed before this tick must be in it, flushed or not.
+    pub(super) completed_before: Tick,
     /// What only a journal promised need not be in it.
     pub(super) waived: bool,
     /// Units that must be in it besides: they were found durable earlier.
@@ -150,6 +152,9 @@ fn require_durable(generation: &Generation, claim: &Claim<'_>, prefix: &mut Pref
     for (unit, it) in units.all.iter().enumerate() {
         if it.fua && !claim.waived && it.done < claim.flushed_before {
             prefix.take(unit, Because::Durable(it.done));
+        }
+        if it.done < claim.completed_before {
+            prefix.take(unit, Because::Durable(claim.completed_before));
         }
         if let Some((arrived, done)) = newest.filter(|(arrived, _)| it.done < *arrived) {
             debug_assert!(arrived < done, "an answer follows its request");

@@ -73,7 +73,7 @@ impl Story {
     }
 
     fn sighting(mut self, from: Tick, until: Tick, values: &[(u32, u32)]) -> Self {
-        self.0.sightings.push(Sighting { from, until, values: volume(values) });
+        self.0.sightings.push(Sighting { from, until, values: volume(values), completed: false });
         self
     }
 }
