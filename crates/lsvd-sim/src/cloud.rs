@@ -183,7 +183,7 @@ impl Cloud {
             return None;
         }
         // Somebody dead may have said that this checkpoint is the older one, and it only has to arrive.
-        if regions && self.is_version_in_flight() {
+        if self.is_version_in_flight() {
             return None;
         }
         // Objects of its regions, and where the regions are in them.

@@ -54,7 +54,7 @@ pub(crate) async fn open_journal(
         let replay = recovered.replay;
         if superblock.journal.is_none()
             && contained_by_log(&superblock, &replay, &journal).map_err(failed)?.is_none()
-            && has_more(&replay, &journal).map_err(failed)?
+            && has_more(&superblock, &replay, &journal).map_err(failed)?
         {
             return Err(passed_over(store, place, journal.id()));
         }
@@ -84,9 +84,20 @@ fn contained_by_log(
 
 /// Whether a journal that may not be replayed any more has records that the log does not contain: a clean close that was
 /// cut short leaves one that has none.
-fn has_more(replay: &Replay, journal: &Journal<AnyFiles>) -> Result<bool, JournalError> {
+fn has_more(
+    superblock: &Superblock,
+    replay: &Replay,
+    journal: &Journal<AnyFiles>,
+) -> Result<bool, JournalError> {
     let contained = journal.opening()?.and_then(|epoch| replay.contained(journal.id(), epoch)).unwrap_or(0);
-    Ok(journal.has_segments() && journal.check(contained)?.records > 0)
+    if !journal.has_segments() {
+        return Ok(false);
+    }
+    match journal.check(contained) {
+        // What it let go of is in the log that a rollback left.
+        Err(JournalError::Damaged { .. }) if !superblock.moments.rollbacks.is_empty() => Ok(true),
+        checked => Ok(checked?.records > 0),
+    }
 }
 
 fn passed_over(store: &VolumeStore, place: &JournalOptions, journal: JournalId) -> Error {
@@ -165,7 +176,7 @@ pub(crate) async fn accept(
                 (_, Err(error)) => return Err(failed(error)),
             }
         }
-        None if !options.abandon_journal && has_more(replay, &journal).map_err(failed)? => {
+        None if !options.abandon_journal && has_more(superblock, replay, &journal).map_err(failed)? => {
             return Err(passed_over(store, place, journal.id()));
         }
         None => anew(store, options, journal).map_err(failed)?,

@@ -605,6 +605,27 @@ async fn a_journal_is_not_replayed_behind_a_rollback() {
     assert_eq!(fill_of(&open(&world, &disk).await, 1).await.unwrap(), 5);
 }
 
+/// What a journal has let go of is in the log that a rollback left: then it is no damaged one, and says so.
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_a_rollback_left_is_passed_over_and_not_damaged() {
+    let (world, disk) = (World::new().await, Disk::default());
+    let volume = open(&world, &disk).await;
+    write_block(&volume, 0, 1).await.unwrap();
+    volume.create_snapshot("first", false).await.unwrap();
+    for fill in 1..=12 {
+        volume.write(0, blocks(2048, fill), false).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    write_block(&volume, 0, 3).await.unwrap();
+    volume.flush().await.unwrap();
+    let left = disk.copy();
+    volume.close().await.unwrap();
+    let to = Moment::Snapshot("first".to_owned());
+    rollback(&world.bucket, &to, world.options()).await.unwrap();
+    let refused = try_open(&world, &left).await;
+    assert!(matches!(refused, Err(Error::JournalPassedOver { .. })), "{refused:?}");
+}
+
 /// The journal `left`, to which its next opening added what the store never got.
 async fn disk_with_more(world: &World, left: &Disk) -> Disk {
     let volume = open(world, left).await;
