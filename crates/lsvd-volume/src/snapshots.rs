@@ -96,7 +96,7 @@ impl Volume {
     /// The snapshots, in the order of their making.
     ///
     /// # Errors
-    /// [`Error::ReadOnly`]: a reader knows them as of its opening alone; ask [`crate::snapshots`].
+    /// [`Error::ReadOnly`]: a reader knows them as of its opening alone; ask [`crate::snapshots()`].
     pub async fn snapshots(&self) -> Result<Vec<Snapshot>, Error> {
         self.check_writable()?;
         Ok(self.named().get().await.moments.snapshots)
