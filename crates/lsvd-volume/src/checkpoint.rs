@@ -15,12 +15,13 @@ use lsvd_format::checkpoint::{
     CheckpointStamp, ContainedRecord, LastDataRecord, PartId, RegionIndex, RegionPlace, Root, RootObject,
     RootPart, SkippedRange, Slot, decode_part_head, encode_part_head, encode_region, encode_root,
 };
-use lsvd_format::superblock::CheckpointRef;
+use lsvd_format::superblock::{CheckpointRef, Moments, Superblock};
 use lsvd_format::{BLOCK_BYTES, WriterId, names};
 
 use crate::Error;
 use crate::core::Core;
 use crate::history;
+use crate::mend::Wounds;
 use crate::named::NamedState;
 use crate::regions::region_run;
 use crate::store::VolumeStore;
@@ -62,7 +63,14 @@ impl Checkpointer {
     /// [`Error::Fenced`]; the store's: the next one holds what this one would have held.
     pub(crate) async fn write(&self) -> Result<Option<Written>, Error> {
         let sparse = self.core.engine(|engine| engine.sparsely_stored(STORED_AGAIN_MAX));
-        self.core.with_regions(|engine| engine.store_again(&sparse)).await?;
+        match self.core.with_regions(|engine| engine.store_again(&sparse)).await {
+            Ok(()) => {}
+            // It is for space alone, and a region that is damaged must not keep the others from their checkpoint.
+            Err(error @ (Error::Corrupt { .. } | Error::Missing { .. })) => {
+                tracing::warn!("regions are not stored again: {error}");
+            }
+            Err(error) => return Err(error),
+        }
         let Some(start) = self.core.engine(|engine| engine.begin_checkpoint()) else { return Ok(None) };
         // If this is given up in the midst, the engine hears of it.
         let mut begun = Begun { core: &self.core, named: None };
@@ -80,9 +88,10 @@ impl Checkpointer {
                 // One that lacks a region is better than none.
                 kept.extend(poor.filter(|_| kept.is_empty()));
                 kept.push(checkpoint);
+                let moments = rebased(superblock, &wounds);
                 history::thin(&mut kept, superblock.moments.history_ms, superblock.written_unix_ms);
                 superblock.log_reached = superblock.log_reached.max(Some(as_of));
-                *superblock = superblock.clone().with_checkpoints(kept);
+                *superblock = superblock.clone().with_checkpoints(kept).with_moments(moments);
             })
             .await?;
         self.core.wounds().note_named(checkpoint, &start.stored);
@@ -150,6 +159,23 @@ impl Checkpointer {
         written.bytes += object_bytes;
         Ok(RootPart { part: id, object_bytes })
     }
+}
+
+/// The moments, where each snapshot whose base is known to be damaged is read from the newest good one that is still kept: all
+/// behind the oldest kept one is stored.
+fn rebased(superblock: &Superblock, wounds: &Wounds) -> Moments {
+    let mut moments = superblock.moments.clone();
+    for snapshot in &mut moments.snapshots {
+        if !snapshot.base.is_some_and(|base| wounds.is_poor(&base)) {
+            continue;
+        }
+        let line = superblock.line(snapshot.as_of);
+        let leads = |kept: &&CheckpointRef| line.contains(kept.stamp.as_of) && !wounds.is_poor(kept);
+        if let Some(better) = superblock.checkpoints.iter().rev().find(leads) {
+            snapshot.base = Some(*better);
+        }
+    }
+    moments
 }
 
 async fn put_part(

@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use lsvd_engine::{Choice, Location, Move, ObjectIndex, ObjectState, Purpose};
+use lsvd_format::checkpoint::RegionIndex;
 use lsvd_format::log_object::{Entry, FRAME_BYTES};
 use lsvd_format::{AnyHeader, BLOCK_BYTES, BLOCK_LEN, BlockOrdinal, Extent, SequenceNumber};
 use tokio::sync::Mutex;
@@ -25,6 +26,8 @@ use crate::{CollectOptions, Error};
 
 /// Victims of one round at most: their headers and runs are in memory.
 const VICTIMS_MAX: usize = 64;
+/// Regions of the map that are looked at together.
+const REGIONS_TOGETHER: u32 = 64;
 /// Reads of victims at once, of one round.
 const READS_AT_ONCE: usize = 8;
 /// Rounds at once where all the time is collection's: each has two batches in memory, what it reads and what it writes.
@@ -274,8 +277,14 @@ async fn move_live(core: &Arc<Core>, victims: &Victims, blocks: u64) -> Result<u
     if victims.is_empty() {
         return Ok(0);
     }
-    let runs = payload_runs(core, victims).await?;
-    let mut moves = core.with_regions(|engine| engine.moves(&runs)).await?;
+    let mut runs = payload_runs(core, victims).await?;
+    // The regions of all of them together may be more than memory is for.
+    runs.sort_unstable_by_key(|(extent, _)| extent.start);
+    let near = |run: &(Extent, Location)| RegionIndex::of(run.0.start).0 / REGIONS_TOGETHER;
+    let mut moves = Vec::new();
+    for runs in runs.chunk_by(|a, b| near(a) == near(b)) {
+        moves.extend(core.with_regions(|engine| engine.moves(runs)).await?);
+    }
     let passed_over = core.wounds().passed_over.clone();
     moves.retain(|one| !passed_over.contains(&one.object.identity.number));
     let mut moved_bytes = 0;
@@ -328,10 +337,10 @@ async fn fetch(core: &Core, moves: &[Move]) -> Result<Vec<Bytes>, Error> {
         for (nth, one) in read.moves {
             let from = (one.ordinal.0 - read.first) as usize * BLOCK_LEN;
             let len = usize::try_from(one.extent.count.0).expect("it is in memory") * BLOCK_LEN;
-            payload[nth] = bytes.slice(from..from + len);
+            // Copied, so that a few small live blocks do not hold the whole reads.
+            payload[nth] = Bytes::copy_from_slice(&bytes[from..from + len]);
         }
     }
-    // Copied together, so that a few small live blocks do not hold the whole reads.
     let mut all = BytesMut::with_capacity(payload.iter().map(Bytes::len).sum());
     payload.iter().for_each(|piece| all.extend_from_slice(piece));
     Ok(vec![all.freeze()])

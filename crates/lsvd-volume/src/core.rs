@@ -17,7 +17,7 @@ use lsvd_engine::{
     Action, Engine, Event, Live, Move, Now, ObjectTotals, Outcome, Request, RequestId, Tail, moved_bytes,
 };
 use lsvd_format::checkpoint::RegionIndex;
-use lsvd_format::{BLOCK_BYTES, Epoch, Extent, SequenceNumber, VolumeId, WriterId};
+use lsvd_format::{BLOCK_BYTES, BlockIndex, Epoch, Extent, SequenceNumber, VolumeId, WriterId};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
@@ -587,6 +587,14 @@ impl Core {
             Ok((outcome, base_error)) => self.outcome(outcome, base_error),
             Err(_) => Err(Error::Closed { volume: self.store.label() }),
         }
+    }
+
+    /// What a block held before that is changed in part can not be read.
+    fn base_failed(self: &Arc<Self>, id: RequestId, block: BlockIndex, error: Error) {
+        if let Some(waiter) = self.lock().waiters.get_mut(&id) {
+            waiter.base_error = Some(error);
+        }
+        self.event(Event::BaseRead { id, block, base: None });
     }
 
     fn last_progress(&self) -> Instant {

@@ -17,6 +17,8 @@ use crate::collect::Collected;
 use crate::core::Core;
 use crate::upkeep::Upkeep;
 
+/// How often it is looked whether what is waited for is deleted: that looks through all objects.
+const DELETED_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often it is looked whether what is waited for has come.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -155,7 +157,7 @@ pub(crate) async fn run_to_its_end(
         tell(CollectionStep::Waiting { delete_after });
     }
     while !delete(upkeep, &mut awaited).await? {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(DELETED_LOOK_EVERY).await;
         core.check_ended()?;
     }
     let after = core.stats();

@@ -74,8 +74,8 @@ pub async fn create_group_snapshot(
         };
         let mut left = Vec::new();
         for ((nth, as_of), pinned) in order.iter().zip(&numbers).zip(&pinned) {
-            // These say that no version was stored.
-            if matches!(pinned, Err(Error::Invalid(_) | Error::Unreachable { .. } | Error::Fenced { .. })) {
+            // These say that no version was stored; one that was fenced may have stored it before.
+            if matches!(pinned, Err(Error::Invalid(_) | Error::Unreachable { .. })) {
                 continue;
             }
             let volume = &volumes[*nth];

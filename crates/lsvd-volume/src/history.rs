@@ -14,7 +14,7 @@ const KEPT_MAX: usize = 24;
 /// Drops from the kept checkpoints, oldest first, what a history of this length does not need.
 pub(crate) fn thin(kept: &mut Vec<CheckpointRef>, history_ms: u64, now_unix_ms: u64) {
     // A checkpoint of which no time is known is of a version that knew no history.
-    let begins_before = |kept: &CheckpointRef| kept.taken_unix_ms + history_ms <= now_unix_ms;
+    let begins_before = |kept: &CheckpointRef| kept.taken_unix_ms.saturating_add(history_ms) <= now_unix_ms;
     while kept.len() > CHECKPOINTS_KEPT && (history_ms == 0 || begins_before(&kept[1])) {
         kept.remove(0);
     }

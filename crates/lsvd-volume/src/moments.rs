@@ -184,6 +184,11 @@ async fn recover_line(
     let as_of = line.last();
     let mut failed = None;
     for base in bases(superblock, line).into_iter().map(Some).chain([None]) {
+        // What is condemned may still be listed, but whoever relied on it would find it gone.
+        let first = base.map_or(SequenceNumber(0), |base| base.stamp.as_of.next());
+        if is_condemned_from(superblock, line, first) {
+            continue;
+        }
         let behind = match &base {
             None => None,
             Some(base) => match read_prefix(store, superblock, base, stored).await? {
@@ -217,6 +222,14 @@ async fn recover_line(
         Some(failed) => Err(failed),
         None => Err(no_moment(store, superblock, moment, "the log is empty".to_owned()).await),
     }
+}
+
+/// Whether an object of a line, from a number on, may be gone or go at any moment.
+fn is_condemned_from(superblock: &Superblock, line: &Line, from: SequenceNumber) -> bool {
+    superblock.condemned.iter().any(|range| {
+        let (first, last) = (range.first.max(from), range.last.min(line.last()));
+        (first.0..=last.0).any(|number| line.contains(SequenceNumber(number)))
+    })
 }
 
 /// Checkpoints on a line that it can be replayed behind, newest first.

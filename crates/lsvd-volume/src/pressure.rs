@@ -91,7 +91,9 @@ impl Pressure {
         let (ahead, since) = self.ahead;
         let ahead = (ahead - allowed * now.saturating_sub(since).as_secs_f64()).max(0.0);
         let delay = (ahead / allowed - BURST.as_secs_f64()).clamp(0.0, longest.as_secs_f64());
-        self.ahead = (ahead + bytes as f64, now);
+        // What a client that never stops was let in beyond its due is not for others to wait for.
+        let most = allowed * (longest + BURST).as_secs_f64();
+        self.ahead = ((ahead + bytes as f64).min(most), now);
         Duration::from_secs_f64(delay)
     }
 }
@@ -133,6 +135,18 @@ mod tests {
             let now = Duration::from_millis(tenth * 100);
             assert_eq!(pressure.delay(now, 3 << 20, 0.1, LONGEST), Duration::ZERO);
         }
+    }
+
+    /// What one that never stops was let in beyond its due others do not have to wait for.
+    #[test]
+    fn a_debt_is_worked_off_in_the_longest_wait() {
+        let mut pressure = seen(1);
+        for _ in 0..1000 {
+            pressure.delay(Duration::from_millis(10), 64 << 20, 9.0, LONGEST);
+        }
+        pressure.gave_back(LONGEST, 1 << 20, Duration::from_secs(1));
+        let after = LONGEST + Duration::from_millis(20);
+        assert!(pressure.delay(after, 4096, 9.0, LONGEST) <= Duration::from_secs(1));
     }
 
     #[test]

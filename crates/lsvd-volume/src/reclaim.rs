@@ -150,6 +150,9 @@ impl Reclaimer {
         let store = self.core.store();
         let (own, pins) = (superblock.own_line(), superblock.pins());
         for ListedLog { number, object_bytes } in store.list_log(None).await? {
+            if number < superblock.log_first_number {
+                continue; // of a volume that was here before
+            }
             if number >= last.next || number > oldest || left.len() > CONDEMNED_MAX {
                 break;
             }

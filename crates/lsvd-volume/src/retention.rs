@@ -5,6 +5,8 @@
 
 use lsvd_format::superblock::Snapshot;
 
+use crate::rollback::BEFORE_ROLLBACK;
+
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
@@ -34,7 +36,9 @@ impl Retention {
         if *self == Self::default() {
             return Vec::new();
         }
-        let mut automatic: Vec<&Snapshot> = snapshots.iter().filter(|snapshot| snapshot.automatic).collect();
+        let by_schedule =
+            |snapshot: &&Snapshot| snapshot.automatic && !snapshot.name.starts_with(BEFORE_ROLLBACK);
+        let mut automatic: Vec<&Snapshot> = snapshots.iter().filter(by_schedule).collect();
         automatic.sort_by_key(|snapshot| std::cmp::Reverse((snapshot.created_unix_ms, snapshot.as_of)));
         let rules: [(u64, Period); 5] = [
             (self.hourly, |at| at / HOUR_MS),
@@ -126,7 +130,8 @@ mod tests {
 
     #[test]
     fn what_a_person_made_stays_and_without_rules_all_does() {
-        let snapshots = [made(0, false), made(1, true), made(2, true)];
+        let undo = Snapshot { name: format!("{BEFORE_ROLLBACK}1"), ..made(0, true) };
+        let snapshots = [undo, made(0, false), made(1, true), made(2, true)];
         assert_eq!(Retention { last: 1, ..Retention::default() }.expired(&snapshots), ["h1"]);
         assert!(Retention::default().expired(&snapshots).is_empty());
     }

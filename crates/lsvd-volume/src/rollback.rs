@@ -147,8 +147,14 @@ pub async fn rollback(bucket: &Bucket, moment: &Moment, options: OpenOptions) ->
         written_by: written_by(),
         ..superblock.clone().with_checkpoints(checkpoints).with_moments(moments)
     };
-    if let Put::Theirs(theirs) = store.put_next_superblock(number.next(), &rolled_back).await? {
-        return Err(Error::Fenced { volume: store.label(), epoch: Some(theirs.epoch) });
+    let mine = rolled_back.moments.rollbacks.last();
+    match store.put_next_superblock(number.next(), &rolled_back).await? {
+        Put::Mine => {}
+        // Whoever opened it since has taken the rollback along.
+        Put::Theirs(theirs) if mine.is_some_and(|mine| theirs.moments.rollbacks.contains(mine)) => {}
+        Put::Theirs(theirs) => {
+            return Err(Error::Fenced { volume: store.label(), epoch: Some(theirs.epoch) });
+        }
     }
     tracing::info!(volume = %store.label(), "rolled back to number {to}; the log goes on with number {next}");
     let plan = RollbackPlan {
@@ -172,10 +178,13 @@ fn refuse_too_many(store: &VolumeStore, moments: &Moments) -> Result<(), Error> 
     Ok(())
 }
 
+/// How the snapshots of what rollbacks leave are called: no schedule removes them.
+pub(crate) const BEFORE_ROLLBACK: &str = "before-rollback-";
+
 /// A name that no snapshot has.
 fn undo_name(superblock: &Superblock, now_unix_ms: u64) -> String {
     let time: String = utc(now_unix_ms).chars().filter(|c| c.is_ascii_alphanumeric()).collect();
-    let name = format!("before-rollback-{time}");
+    let name = format!("{BEFORE_ROLLBACK}{time}");
     let mut names = std::iter::once(name.clone()).chain((2..).map(|nth| format!("{name}.{nth}")));
     names.find(|name| superblock.snapshot(name).is_none()).unwrap_or(name)
 }
@@ -185,11 +194,11 @@ fn undo_name(superblock: &Superblock, now_unix_ms: u64) -> String {
 /// than its end.
 fn kept(superblock: &Superblock, line: &Line, base: Option<CheckpointRef>) -> Vec<CheckpointRef> {
     let on_own_line = superblock.own_line().contains(line.last());
+    // What is newer than the base was tried before it, and does not lead there.
     let from = base.map(|base| base.stamp.as_of);
     let good = |of: &CheckpointRef| {
-        Some(*of) == base
-            || on_own_line && superblock.checkpoints.contains(of)
-            || from.is_some_and(|from| of.stamp.as_of > from)
+        let older = from.is_some_and(|from| of.stamp.as_of < from);
+        Some(*of) == base || older && on_own_line && superblock.checkpoints.contains(of)
     };
     let mut kept: Vec<CheckpointRef> = bases(superblock, line).into_iter().filter(good).collect();
     kept.sort_by_key(|of| (of.stamp.as_of, Some(*of) != base));

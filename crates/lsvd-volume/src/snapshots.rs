@@ -5,7 +5,7 @@
 
 use lsvd_engine::Request;
 use lsvd_format::names::utc_time;
-use lsvd_format::superblock::{SNAPSHOTS_MAX, Snapshot, Superblock, check_snapshot_name};
+use lsvd_format::superblock::{CheckpointRef, SNAPSHOTS_MAX, Snapshot, Superblock, check_snapshot_name};
 use lsvd_format::{ObjectFormat, SequenceNumber};
 
 use crate::{Error, Retention, Volume};
@@ -66,7 +66,9 @@ impl Volume {
         automatic: bool,
     ) -> Result<Snapshot, Error> {
         let pinned = self.named().try_update(|superblock| {
-            let snapshot = snapshot_of(&self.label(), superblock, (name, automatic), as_of)?;
+            // One that is known to be damaged is no base: what stands in for it now may go.
+            let is_poor = |kept: &CheckpointRef| self.core().wounds().is_poor(kept);
+            let snapshot = snapshot_of(&self.label(), superblock, (name, automatic), as_of, is_poor)?;
             let mut moments = superblock.moments.clone();
             moments.snapshots.push(snapshot);
             *superblock = superblock.clone().with_moments(moments);
@@ -128,7 +130,9 @@ impl Volume {
     /// As for [`Volume::create_snapshot`]; what was done is done.
     pub async fn snapshot_by_schedule(&self, retention: &Retention) -> Result<Scheduled, Error> {
         let snapshots = self.snapshots().await?;
-        let newest = snapshots.iter().max_by_key(|snapshot| snapshot.as_of);
+        let own = self.named().get().await.own_line();
+        let on_own_line = snapshots.iter().filter(|snapshot| own.contains(snapshot.as_of));
+        let newest = on_own_line.max_by_key(|snapshot| snapshot.as_of);
         let mut done = Scheduled::default();
         if newest.is_none_or(|newest| !self.is_unchanged_since(newest)) {
             let name = format!("auto-{}", utc_time(self.core().now_unix_ms()));
@@ -147,6 +151,8 @@ impl Volume {
     /// The store's, or what ended the volume.
     pub async fn set_history(&self, history_ms: u64) -> Result<(), Error> {
         self.check_writable()?;
+        // What a version whose answer was lost says counts, too.
+        self.named().check_newest().await?;
         if self.named().get().await.moments.history_ms == history_ms {
             return Ok(());
         }
@@ -174,6 +180,7 @@ fn snapshot_of(
     superblock: &Superblock,
     (name, automatic): (&str, bool),
     as_of: SequenceNumber,
+    is_poor: impl Fn(&CheckpointRef) -> bool,
 ) -> Result<Snapshot, Error> {
     let snapshots = &superblock.moments.snapshots;
     if superblock.snapshot(name).is_some() {
@@ -185,12 +192,15 @@ fn snapshot_of(
         )));
     }
     let kept = &superblock.checkpoints;
-    let base = kept.iter().rev().find(|kept| kept.stamp.as_of <= as_of).copied();
+    let reaches = |kept: &&CheckpointRef| kept.stamp.as_of <= as_of;
+    let good = kept.iter().rev().filter(reaches).find(|kept| !is_poor(kept));
+    let base = good.or_else(|| kept.iter().rev().find(reaches)).copied();
     if let (None, Some(oldest)) = (base, kept.first()) {
         return Err(Error::Unreachable { volume: label.into(), number: as_of, oldest: oldest.stamp.as_of });
     }
-    let (name, size_bytes, created_unix_ms) =
-        (name.to_owned(), superblock.size_bytes, superblock.written_unix_ms);
+    // One that shrank since the number was sealed had more then.
+    let size_bytes = superblock.size_bytes.max(superblock.size_bytes_at(&superblock.line(as_of)));
+    let (name, created_unix_ms) = (name.to_owned(), superblock.written_unix_ms);
     Ok(Snapshot { name, as_of, base, size_bytes, created_unix_ms, automatic })
 }
 

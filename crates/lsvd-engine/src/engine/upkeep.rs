@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lsvd_format::checkpoint::RegionIndex;
 use lsvd_format::log_object::{Entry, Header, Source};
-use lsvd_format::{Extent, ObjectFormat, SequenceNumber};
+use lsvd_format::{BlockIndex, Extent, ObjectFormat, SequenceNumber};
 
 use super::{Engine, InFlight};
 use crate::collect::{self, Choice, Move, Purpose};
@@ -95,6 +95,16 @@ impl Engine {
         }
     }
 
+    /// Who waits for what a block of a region held before, as the region is absent. They wait no more: tell each by
+    /// [`crate::Event::BaseRead`].
+    pub fn take_bases_wanted(&mut self, region: RegionIndex) -> Vec<(RequestId, BlockIndex)> {
+        let (wanted, others) = std::mem::take(&mut self.bases_wanted)
+            .into_iter()
+            .partition(|(_, block)| RegionIndex::of(*block) == region);
+        self.bases_wanted = others;
+        wanted
+    }
+
     /// A region that was asked for can not be read: who needs it asks again.
     pub fn region_failed(&mut self, region: RegionIndex) {
         self.loading.remove(&region);
@@ -154,11 +164,7 @@ impl Engine {
     ) {
         self.loading.remove(&region);
         self.prefix.load(region, place, content);
-        let (wanted, others) = std::mem::take(&mut self.bases_wanted)
-            .into_iter()
-            .partition(|(_, block)| RegionIndex::of(*block) == region);
-        self.bases_wanted = others;
-        for (id, block) in wanted {
+        for (id, block) in self.take_bases_wanted(region) {
             match plan::block(&self.overlay, &self.prefix, block) {
                 BlockSource::Known(base) => self.base_read(now, id, block, Some(base)),
                 source if self.merging.contains_key(&id) => self.fetch_base(id, block, source),

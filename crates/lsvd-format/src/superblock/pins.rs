@@ -12,7 +12,7 @@ use crate::{NUMBER_MAX, SequenceNumber};
 pub struct Pins {
     /// The moments, as far as they are on the volume's own line: ascending.
     moments: Vec<SequenceNumber>,
-    /// What is replayed for them: above the first and up to the second of each. Ascending, and none touches another.
+    /// What is replayed for them: from the first up to the second of each. Ascending, and none touches another.
     tails: Vec<(SequenceNumber, SequenceNumber)>,
     /// The lines of snapshots on other branches.
     branches: Vec<Line>,
@@ -26,22 +26,23 @@ impl Superblock {
         let mut tails = Vec::new();
         for snapshot in &self.moments.snapshots {
             let line = self.line(snapshot.as_of);
-            let base = snapshot.base.map_or(SequenceNumber(0), |base| base.stamp.as_of);
+            // The first number that is replayed: a log may begin with 0.
+            let first = snapshot.base.map_or(SequenceNumber(0), |base| base.stamp.as_of.next());
             if !own.contains(snapshot.as_of) {
                 pins.branches.push(line.clone());
             }
             let Some(shared) = own.fork(&line) else { continue };
             pins.moments.push(shared);
-            if base < shared {
-                tails.push((base, shared));
+            if first <= shared {
+                tails.push((first, shared));
             }
         }
         pins.moments.sort_unstable();
         tails.sort_unstable();
-        for (above, until) in tails {
+        for (first, until) in tails {
             match pins.tails.last_mut() {
-                Some(last) if above <= last.1 => last.1 = last.1.max(until),
-                _ => pins.tails.push((above, until)),
+                Some(last) if first <= last.1.next() => last.1 = last.1.max(until),
+                _ => pins.tails.push((first, until)),
             }
         }
         pins
@@ -53,7 +54,7 @@ impl Pins {
     pub fn need(&self, number: SequenceNumber, died: SequenceNumber) -> bool {
         let read = self.moments.get(self.moments.partition_point(|moment| *moment < number));
         let tail = self.tails.get(self.tails.partition_point(|(_, until)| *until < number));
-        read.is_some_and(|moment| *moment < died) || tail.is_some_and(|(above, _)| *above < number)
+        read.is_some_and(|moment| *moment < died) || tail.is_some_and(|(first, _)| *first <= number)
     }
 
     /// Whether a snapshot may need an object that is not on the volume's own line.

@@ -322,6 +322,10 @@ pub(super) async fn load_region(core: Arc<Core>, region: RegionIndex, place: Pla
                     // It may be behind, and then needs another place.
                     return core.engine(|engine| engine.region_failed(region));
                 }
+                // Who changes a block of it in part does not wait for what may never come.
+                for (id, block) in core.engine(|engine| engine.take_bases_wanted(region)) {
+                    core.base_failed(id, block, error.clone());
+                }
                 tracing::error!("a region of the map is read again in {} ms: {error}", wait.as_millis());
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(LOAD_RETRY_MAX);

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use lsvd_format::checkpoint::{RegionIndex, Root, decode_region, decode_root};
 use lsvd_format::superblock::{self, CheckpointRef, Superblock};
 use lsvd_format::{BLOCK_LEN, names};
@@ -192,6 +194,31 @@ async fn a_region_that_rotted_in_both_checkpoints_is_an_error() {
         assert_eq!(volume.stats().mended_regions, 0);
         model.check(&volume, [0, 1, 3]).await;
     }
+}
+
+/// Rule 10: a write to part of a block of such a region is an error, too, and waits for nothing, whatever others store.
+#[tokio::test(start_paused = true)]
+async fn a_write_to_part_of_a_block_that_can_not_be_found_is_an_error() {
+    let (world, _) = written(1).await;
+    let kept = newest(&world).checkpoints;
+    let (older, newer) = (root(&world, &kept[0]), root(&world, &kept[1]));
+    rot(&world, &newer, 2);
+    if place(&older, 2) != place(&newer, 2) {
+        rot(&world, &older, 2);
+    }
+    let volume = world.open_with(still).await;
+    let others = volume.clone();
+    let busy = tokio::spawn(async move {
+        loop {
+            write_block(&others, 1, 7).await.unwrap();
+            others.flush().await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    });
+    let part = volume.write(2 * REGION * BLOCK + 5, Bytes::from_static(b"part"), false);
+    let part = tokio::time::timeout(Duration::from_secs(600), part).await.expect("it is answered");
+    assert!(matches!(part, Err(Error::Corrupt { .. })), "{part:?}");
+    busy.abort();
 }
 
 /// A log object between the two that is damaged, too: what it said of the region is not known.

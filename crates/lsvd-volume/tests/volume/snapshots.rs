@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lsvd_format::names;
-use lsvd_volume::{CollectOptions, Error, Moment, Retention, ShrinkPolicy, UpkeepOptions, Volume};
+use lsvd_format::superblock::{self, Superblock};
+use lsvd_format::{SequenceNumber, names};
+use lsvd_volume::{CollectOptions, Error, Moment, Retention, ShrinkPolicy, UpkeepOptions, Volume, rollback};
 
 use crate::common::{World, fill_of, write_block};
 
@@ -219,4 +220,90 @@ async fn a_schedule_skips_what_has_not_changed() {
     assert_eq!(removed.len(), 2);
     let left: Vec<String> = volume.snapshots().await.unwrap().into_iter().map(|made| made.name).collect();
     assert!(left.len() == 3 && left[0] == "mine", "{left:?}");
+}
+
+fn newest(world: &World) -> Superblock {
+    let name = world.store.names(names::SUPERBLOCK_FOLDER).pop().unwrap();
+    let number = names::parse_superblock(&name).unwrap();
+    superblock::decode(number, &world.store.bytes(&name).unwrap()).unwrap()
+}
+
+/// A volume that is closed and has two checkpoints, four blocks that each hold `fill`, and nothing behind the newest.
+async fn with_two_checkpoints(world: &World, fill: u8) {
+    let volume = open(world).await;
+    for _ in 0..2 {
+        for block in 0..4 {
+            write_block(&volume, block, fill).await.unwrap();
+            volume.flush().await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(90)).await;
+    }
+    volume.close().await.unwrap();
+    assert_eq!(newest(world).checkpoints.len(), 2);
+}
+
+async fn reads(world: &World, moment: &str) -> Vec<u8> {
+    let moment = Moment::Snapshot(moment.to_owned());
+    let reader = Volume::open_read_only_at(world.bucket.clone(), &moment, world.options()).await.unwrap();
+    let mut fills = Vec::new();
+    for block in 0..4 {
+        fills.push(fill_of(&reader, block).await.unwrap());
+    }
+    fills
+}
+
+/// What stands in for a damaged checkpoint may be deleted when two good ones are there again: so a snapshot is not made to
+/// need the damaged one.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_checkpoint_is_no_base() {
+    let world = World::new().await;
+    with_two_checkpoints(&world, 7).await;
+    let [good, damaged] = newest(&world).checkpoints[..] else { unreachable!() };
+    world.store.remove(&names::checkpoint_part(&damaged.part));
+    let volume = open(&world).await;
+    let snapshot = volume.create_snapshot("a", false).await.unwrap();
+    assert_eq!(snapshot.base, Some(good));
+    objects(&volume, 8, 4).await;
+    settle(&volume).await;
+    assert_eq!(reads(&world, "a").await, [7; 4]);
+}
+
+/// One that has a base which is found damaged later is given another one, while there is one.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_whose_base_is_damaged_gets_another_one() {
+    let world = World::new().await;
+    with_two_checkpoints(&world, 7).await;
+    let volume = open(&world).await;
+    let base = volume.create_snapshot("a", false).await.unwrap().base.unwrap();
+    drop(volume);
+    world.store.remove(&names::checkpoint_part(&base.part));
+    let volume = open(&world).await;
+    objects(&volume, 8, 4).await;
+    settle(&volume).await;
+    assert_ne!(newest(&world).snapshot("a").unwrap().base, Some(base));
+    assert_eq!(reads(&world, "a").await, [7; 4]);
+}
+
+/// A checkpoint that a rollback's own recovery found damaged is not kept by it: the volume could not be opened any more.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_keeps_no_damaged_checkpoint() {
+    let world = World::new().await;
+    let upkeep = UpkeepOptions { delete_after: Duration::from_secs(1 << 30), ..eager() };
+    let volume = world.open_with(|options| options.upkeep = upkeep).await;
+    objects(&volume, 4, 4).await;
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    objects(&volume, 8, 4).await;
+    let to = volume.stats().durable_number;
+    let then = [fill_of(&volume, 0).await.unwrap(), fill_of(&volume, 3).await.unwrap()];
+    objects(&volume, 3, 1).await;
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    volume.close().await.unwrap();
+    let [older, newer] = newest(&world).checkpoints[..] else { unreachable!() };
+    assert!(older.stamp.as_of.0 <= to && to < newer.stamp.as_of.0);
+    world.store.remove(&names::checkpoint_part(&older.part));
+    let moment = Moment::Number(SequenceNumber(to));
+    rollback(&world.bucket, &moment, world.options()).await.unwrap();
+    assert!(!newest(&world).checkpoints.contains(&older));
+    let volume = open(&world).await;
+    assert_eq!([fill_of(&volume, 0).await.unwrap(), fill_of(&volume, 3).await.unwrap()], then);
 }

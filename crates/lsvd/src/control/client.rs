@@ -206,7 +206,8 @@ pub(crate) async fn find(
     }
     let mut tried: Vec<PathBuf> = Vec::new();
     let mut elsewhere = None;
-    for socket in candidates(at, &identity.volume_id.to_string())? {
+    let volume_id = identity.volume_id.to_string();
+    for socket in candidates(at, &volume_id)? {
         let Ok(real) = socket.canonicalize() else { continue };
         if tried.contains(&real) {
             continue;
@@ -216,7 +217,14 @@ pub(crate) async fn find(
             Ok(client) => client,
             Err(error) if at.control.as_deref() == Some(&socket) => return Err(error),
             Err(error) => {
-                unless_stale(&socket, &error);
+                let stale = is_stale(&socket, &error);
+                // A daemon that only looks idle must not lose its volume because it is busy.
+                if !stale
+                    && wanted == Wanted::Writer
+                    && socket.file_name() == place::link(Path::new(""), &volume_id).file_name()
+                {
+                    return Err(can_not_be_asked(&socket, &error));
+                }
                 continue;
             }
         };
@@ -249,14 +257,30 @@ pub(crate) async fn find(
     }
 }
 
-/// Says that a daemon may be there that can not be asked; a socket that nobody listens on is what a crash leaves.
-fn unless_stale(socket: &Path, error: &anyhow::Error) {
+/// Whether nobody listens on a socket, which is what a crash leaves; otherwise says that a daemon may be there.
+fn is_stale(socket: &Path, error: &anyhow::Error) -> bool {
     let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
-    if matches!(kind, Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)) {
+    let stale = matches!(kind, Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound));
+    if stale {
         tracing::debug!("{error:#}");
     } else {
         tracing::warn!(socket = %socket.display(), "a daemon may be there, but: {error:#}");
     }
+    stale
+}
+
+/// The daemon that has this volume's socket may serve it.
+fn can_not_be_asked(socket: &Path, error: &anyhow::Error) -> anyhow::Error {
+    DaemonError {
+        message: format!(
+            "a daemon of this host may serve it at '{}', but can not be asked: {error:#}",
+            socket.display()
+        ),
+        exit: Exit::InUse,
+        help: Some("try again; if that daemon does not serve it any more, say --no-control".to_owned()),
+        not_served: false,
+    }
+    .into()
 }
 
 fn serves(volume: &HelloVolume, identity: &Identity, wanted: Wanted) -> bool {
@@ -329,7 +353,9 @@ pub(crate) async fn all(at: &ControlPlace) -> anyhow::Result<Vec<Client>> {
         for socket in sockets {
             match Client::connect(&socket).await {
                 Ok(client) => clients.push(client),
-                Err(error) => unless_stale(&socket, &error),
+                Err(error) => {
+                    is_stale(&socket, &error);
+                }
             }
         }
     }
