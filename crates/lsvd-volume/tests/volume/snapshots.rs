@@ -88,6 +88,10 @@ async fn a_snapshot_has_its_own_size_and_not_that_of_another_of_the_same_number(
 async fn what_a_snapshot_needs_stays_until_it_is_removed() {
     let world = World::new().await;
     let volume = open(&world).await;
+    // Below the base of the snapshot: its header is not replayed, and it is needed for its block alone.
+    write_block(&volume, 100, 9).await.unwrap();
+    volume.flush().await.unwrap();
+    let below = *stored(&world).last().unwrap();
     objects(&volume, 20, 4).await;
     settle(&volume).await;
     objects(&volume, 20, 4).await;
@@ -96,12 +100,20 @@ async fn what_a_snapshot_needs_stays_until_it_is_removed() {
         stored(&world).into_iter().filter(|at| *at + 4 > snapshot.as_of.0).collect();
     assert!(read_by_it.contains(&snapshot.as_of.0), "all that was flushed is in it");
     objects(&volume, 20, 4).await;
+    write_block(&volume, 100, 10).await.unwrap();
     settle(&volume).await;
     let left = stored(&world);
     for number in &read_by_it {
         assert!(left.contains(number), "number {number} is read by the snapshot");
     }
     let base = snapshot.base.unwrap();
+    assert!(
+        below <= base.stamp.as_of.0 && left.contains(&below),
+        "a block of number {below} is read: {left:?}"
+    );
+    let moment = Moment::Snapshot("monday".to_owned());
+    let reader = Volume::open_read_only_at(world.bucket.clone(), &moment, world.options()).await.unwrap();
+    assert_eq!(fill_of(&reader, 100).await.unwrap(), 9);
     assert!(world.store.bytes(&names::checkpoint_part(&base.part)).is_some(), "its base stays");
     let replayed = (base.stamp.as_of.0 + 1..=snapshot.as_of.0).all(|number| left.contains(&number));
     assert!(replayed, "what is replayed for it stays");
@@ -112,6 +124,7 @@ async fn what_a_snapshot_needs_stays_until_it_is_removed() {
     settle(&volume).await;
     let left = stored(&world);
     assert!(read_by_it.iter().all(|number| !left.contains(number)), "without it they go: {left:?}");
+    assert!(!left.contains(&below), "{left:?}");
     assert!(world.store.bytes(&names::checkpoint_part(&base.part)).is_none(), "so does its base");
 }
 
