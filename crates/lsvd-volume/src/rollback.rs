@@ -5,12 +5,12 @@
 //! crash leaves the volume before or after it, never between. Deletes nothing.
 
 use lsvd_backend::Bucket;
+use lsvd_format::names::utc_time;
 use lsvd_format::superblock::{
     CheckpointRef, Line, Moments, ROLLBACKS_MAX, Rollback, SNAPSHOTS_MAX, Snapshot, Superblock,
 };
 use lsvd_format::{ObjectFormat, SequenceNumber};
 
-use crate::calendar::utc;
 use crate::guarantees::check_guarantees;
 use crate::moments::{Moment, bases, recover_at, try_at};
 use crate::occupancy::refuse_if_in_use;
@@ -183,8 +183,7 @@ pub(crate) const BEFORE_ROLLBACK: &str = "before-rollback-";
 
 /// A name that no snapshot has.
 fn undo_name(superblock: &Superblock, now_unix_ms: u64) -> String {
-    let time: String = utc(now_unix_ms).chars().filter(|c| c.is_ascii_alphanumeric()).collect();
-    let name = format!("{BEFORE_ROLLBACK}{time}");
+    let name = format!("{BEFORE_ROLLBACK}{}", utc_time(now_unix_ms));
     let mut names = std::iter::once(name.clone()).chain((2..).map(|nth| format!("{name}.{nth}")));
     names.find(|name| superblock.snapshot(name).is_none()).unwrap_or(name)
 }
