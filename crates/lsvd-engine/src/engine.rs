@@ -20,14 +20,13 @@ use lsvd_format::checkpoint::RegionIndex;
 use lsvd_format::log_object::Header;
 use lsvd_format::v1;
 use lsvd_format::{
-    BlockIndex, Epoch, Extent, JournalPosition, ObjectFormat, ObjectIdentity, SequenceNumber, VolumeId,
-    WriterId,
+    BlockIndex, Epoch, Extent, ObjectFormat, ObjectIdentity, SequenceNumber, VolumeId, WriterId,
 };
 
 use crate::batch::{Batch, payload_bytes};
 use crate::content::{Buffered, Content, without_zeroes};
 use crate::interval::{IntervalMap, Run};
-use crate::journal::{Journal, Wait};
+use crate::journal::{Journal, JournalUse, Wait};
 use crate::mutation::{Mutation, RECORD_BYTES};
 use crate::objects::{ObjectIndex, ObjectRecord, ObjectTotals};
 use crate::plan::{self, BlockSource, Live, PlanPiece, Status};
@@ -64,8 +63,8 @@ pub struct Config {
     /// Regions of the extent map leave memory when it takes this many bytes, as far as checkpoints hold them. What they
     /// hold may take a quarter of it in any case, however much the index of all regions takes.
     pub map_bytes_max: u64,
-    /// With a journal: how much of which journal the log contains. Flush and FUA then mean that the journal has it.
-    pub journal: Option<JournalPosition>,
+    /// With a journal: a write is answered when the journal has it, so that it outlives this process.
+    pub journal: Option<JournalUse>,
 }
 
 /// A run of blocks of the open batch, whatever was written there: neighbours are one entry of its object.
@@ -184,6 +183,7 @@ impl Engine {
             Event::RegionLoaded { region, place, content } => {
                 self.region_loaded(now, (region, place), content)
             }
+            Event::JournalWritten { record } => self.journal_written(record),
             Event::JournalSynced { record } => self.journal_synced(record),
             Event::JournalFull => self.journal_full(),
             Event::Replayed { record, extent, content } => self.replayed(now, record, extent, content),
@@ -374,7 +374,7 @@ impl Engine {
 
     /// Completes `id` when all that is applied by now is as durable as was asked for.
     fn wait_durable(&mut self, id: RequestId) {
-        if let Some(journal) = &mut self.journal {
+        if let Some(journal) = self.journal.as_mut().filter(|journal| journal.answers_flushes()) {
             match journal.wait(id) {
                 Wait::Over => self.complete(id, Outcome::Done),
                 Wait::Joined => {}
@@ -384,6 +384,15 @@ impl Engine {
             return;
         }
         self.wait_stored(id);
+    }
+
+    /// Completes `id`, a write that is applied, when it outlives this process, where there is something that outlives it.
+    fn wait_written(&mut self, id: RequestId) {
+        if self.journal.as_mut().is_some_and(|journal| journal.wait_written(id)) {
+            self.seal_for_waiters();
+        } else {
+            self.complete(id, Outcome::Done);
+        }
     }
 
     /// Completes `id` when the store holds all that is applied by now.
@@ -508,7 +517,7 @@ impl Engine {
         if fua {
             self.wait_durable(id);
         } else {
-            self.complete(id, Outcome::Done);
+            self.wait_written(id);
         }
         self.seal_if_large(now);
     }
@@ -534,6 +543,14 @@ impl Engine {
         self.open.held_bytes += held_bytes;
         self.put_into_open(now, extent, content);
         self.seal_if_large(now);
+    }
+
+    fn journal_written(&mut self, record: u64) {
+        let Some(journal) = &mut self.journal else { return };
+        journal.full = false;
+        for id in journal.wrote(record) {
+            self.complete(id, Outcome::Done);
+        }
     }
 
     fn journal_synced(&mut self, record: u64) {

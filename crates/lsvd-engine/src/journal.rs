@@ -1,8 +1,9 @@
-//! The engine's side of a local journal: which record each write is, and who waits until the journal holds it.
+//! The engine's side of a local journal: which record each write is, and who waits until it is written or synced.
 //!
 //! Knows no files: the rim appends records, syncs them and says how far it is. Invariants: records are numbered in the
 //! order in which writes are applied, without gaps, so that the log always contains a prefix of them; whoever waits
-//! for a record is answered when it is held by the journal or contained in the durable log, whichever comes first.
+//! for a record is answered when the journal has it or the durable log contains it, whichever comes first; and no write is
+//! answered before that, so that one that was answered outlives this process.
 
 use std::collections::BTreeMap;
 
@@ -13,18 +14,43 @@ use crate::content::Content;
 use crate::interval::Run;
 use crate::request::{Action, RequestId};
 
+/// What a journal is to an engine.
+#[derive(Clone, Copy, Debug)]
+pub struct JournalUse {
+    /// How much of which journal the log contains.
+    pub from: JournalPosition,
+    /// Flush and FUA mean that the journal has synced it. Otherwise they mean the store, and the journal is there for writes
+    /// alone: nothing is ever synced.
+    pub answers_flushes: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Journal {
     id: JournalId,
+    answers_flushes: bool,
     /// The last record that was given to a write.
     last: u64,
     /// All records up to here survive the loss of this process.
+    written: u64,
+    /// All records up to here survive the loss of this host, too.
     held: u64,
     /// The last record that the rim was asked to sync.
     asked: u64,
     /// The journal takes no more for now: waiting ends by uploads.
     pub(crate) full: bool,
+    /// Who waits until a record is written.
+    writers: BTreeMap<u64, Vec<RequestId>>,
+    /// Who waits until it is held.
     waiters: BTreeMap<u64, Vec<RequestId>>,
+}
+
+/// Takes out who waits for no more than `record`.
+fn up_to(waiters: &mut BTreeMap<u64, Vec<RequestId>>, record: u64) -> Vec<RequestId> {
+    if waiters.is_empty() {
+        return Vec::new();
+    }
+    let left = waiters.split_off(&(record + 1));
+    std::mem::replace(waiters, left).into_values().flatten().collect()
 }
 
 /// What becomes of somebody who waits for all records so far.
@@ -40,10 +66,24 @@ pub(crate) enum Wait {
 
 impl Journal {
     /// A journal whose records up to and with `from.record` the log contains.
-    pub(crate) fn new(from: JournalPosition) -> Self {
+    pub(crate) fn new(JournalUse { from, answers_flushes }: JournalUse) -> Self {
         let record = from.record;
-        let waiters = BTreeMap::new();
-        Self { id: from.journal, last: record, held: record, asked: record, full: false, waiters }
+        Self {
+            id: from.journal,
+            answers_flushes,
+            last: record,
+            written: record,
+            held: record,
+            asked: record,
+            full: false,
+            writers: BTreeMap::new(),
+            waiters: BTreeMap::new(),
+        }
+    }
+
+    /// Whether flush and FUA mean this journal.
+    pub(crate) fn answers_flushes(&self) -> bool {
+        self.answers_flushes
     }
 
     /// What a batch contains that is sealed now.
@@ -72,7 +112,16 @@ impl Journal {
         self.last
     }
 
-    /// `id` waits for all records so far.
+    /// `id`, a write, waits until all records so far are written; `false` if they are.
+    pub(crate) fn wait_written(&mut self, id: RequestId) -> bool {
+        if self.last <= self.written {
+            return false;
+        }
+        self.writers.entry(self.last).or_default().push(id);
+        true
+    }
+
+    /// `id` waits until all records so far are held.
     pub(crate) fn wait(&mut self, id: RequestId) -> Wait {
         if self.last <= self.held {
             return Wait::Over;
@@ -87,19 +136,26 @@ impl Journal {
 
     /// Whether anybody waits.
     pub(crate) fn is_waited_for(&self) -> bool {
-        !self.waiters.is_empty()
+        !self.waiters.is_empty() || !self.writers.is_empty()
+    }
+
+    /// All records up to `record` are written: gives which writes waited for no more than that.
+    pub(crate) fn wrote(&mut self, record: u64) -> Vec<RequestId> {
+        self.written = self.written.max(record);
+        up_to(&mut self.writers, self.written)
     }
 
     /// All records up to `record` survive: gives who waited for no more than that.
     pub(crate) fn holds(&mut self, record: u64) -> Vec<RequestId> {
+        let mut answered = self.wrote(record);
         self.held = self.held.max(record);
-        let left = self.waiters.split_off(&(self.held + 1));
-        std::mem::replace(&mut self.waiters, left).into_values().flatten().collect()
+        answered.extend(up_to(&mut self.waiters, self.held));
+        answered
     }
 
     /// `id` waits no longer; `false` if it did not.
     pub(crate) fn forget(&mut self, id: RequestId) -> bool {
-        self.waiters.values_mut().any(|ids| {
+        self.waiters.values_mut().chain(self.writers.values_mut()).any(|ids| {
             let before = ids.len();
             ids.retain(|waiter| *waiter != id);
             ids.len() < before
@@ -108,6 +164,8 @@ impl Journal {
 
     /// Ends all waiting.
     pub(crate) fn take_waiters(&mut self) -> Vec<RequestId> {
-        std::mem::take(&mut self.waiters).into_values().flatten().collect()
+        let writers = std::mem::take(&mut self.writers);
+        let waiters = std::mem::take(&mut self.waiters);
+        writers.into_values().chain(waiters.into_values()).flatten().collect()
     }
 }

@@ -27,6 +27,7 @@ mod request;
 pub use collect::{Choice, Move, Purpose, moved_bytes};
 pub use content::Content;
 pub use engine::{Config, Engine};
+pub use journal::JournalUse;
 pub use log::{LastData, LogState};
 pub use map::{ExtentMap, Location, Mapping};
 pub use objects::{ObjectIndex, ObjectRecord, ObjectState, ObjectTable, ObjectTotals, Slots};

@@ -29,11 +29,15 @@ pub struct LogState {
     pub last_format: Option<ObjectFormat>,
     /// The last object that is no fence.
     pub last_data: Option<LastData>,
-    /// The last record of each journal that the objects of an opening contain.
+    /// The last record of each journal that the objects of an opening contain; of the last openings.
     pub journals: BTreeMap<(JournalId, Epoch), u64>,
     /// Each fence, and the number that it names as the next.
     pub skipped: Vec<(SequenceNumber, SequenceNumber)>,
 }
+
+/// Openings of which it is known which records of their journals the log contains: a journal that comes back later is refused,
+/// as if the log had nothing of it.
+const JOURNALS_KEPT: usize = 64;
 
 impl LogState {
     /// A log that begins with `first`.
@@ -61,6 +65,10 @@ impl LogState {
         self.last_data = Some(LastData { epoch, sealed_unix_ms, journal: header.journal });
         if let Some(JournalPosition { journal, record }) = header.journal {
             self.journals.insert((journal, epoch), record);
+            if self.journals.len() > JOURNALS_KEPT {
+                let oldest = self.journals.keys().copied().min_by_key(|(journal, epoch)| (*epoch, *journal));
+                self.journals.remove(&oldest.expect("there are some"));
+            }
         }
     }
 }

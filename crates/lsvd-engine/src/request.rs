@@ -58,7 +58,8 @@ pub enum Request {
         /// Complete only when it is durable.
         fua: bool,
     },
-    /// Complete when all that completed before is durable: the journal holds it, if there is one, or else the store.
+    /// Complete when all that completed before is durable: the journal has synced it, if one answers flushes, or else the
+    /// store has it.
     Flush,
     /// Complete when the store holds all that completed before, journal or not.
     Drain,
@@ -123,13 +124,18 @@ pub enum Event {
         /// What its checkpoint holds of it.
         content: RegionContent,
     },
-    /// The journal holds all records up to this one: they survive the loss of this process.
+    /// The journal has all records up to this one: they survive the loss of this process.
+    JournalWritten {
+        /// The last of them.
+        record: u64,
+    },
+    /// The journal has synced all records up to this one: they survive the loss of this host.
     JournalSynced {
         /// The last of them.
         record: u64,
     },
-    /// The journal has no room for what was not synced yet: whoever waits for it is answered by uploads, until
-    /// [`Event::JournalSynced`] comes again.
+    /// The journal has no room for what it was not said to have: whoever waits for it is answered by uploads, until
+    /// [`Event::JournalWritten`] comes again.
     JournalFull,
     /// A record of the journal that the log does not contain, in order. It has its place in the order of writes again,
     /// and nobody waits for it. The caller heeds the ceiling of memory; clients are served afterwards.

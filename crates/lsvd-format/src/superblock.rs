@@ -97,6 +97,10 @@ pub struct Superblock {
     /// and so does whoever gives the journal up for lost. Set it by [`Superblock::with_journal`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journal: Option<JournalId>,
+    /// The journal of this epoch's writer that holds what was written and not flushed: it is replayed into the log of no other
+    /// one. A clean close takes it out. Nothing that was flushed is missing without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<JournalId>,
     /// The kept checkpoints, oldest first. Set them by [`Superblock::with_checkpoints`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checkpoints: Vec<CheckpointRef>,
@@ -148,6 +152,7 @@ impl Superblock {
             self = self.with_moments(Moments::default());
             self.log_first_number = log_next;
             (self.closed_at, self.log_reached, self.log_begun_epoch) = (None, None, None);
+            self.handover = None;
             self.condemned.clear();
         }
         self.features_to_read.retain(|feature| feature != FEATURE_REMOVED);
@@ -231,7 +236,7 @@ impl Superblock {
         if self.log_layout.is_some() != says_format_1 {
             return Err(format!("log_layout and {FEATURE_FORMAT_1:?} in features_to_read go together"));
         }
-        if self.journal.is_some_and(|journal| journal.0 == [0; 16]) {
+        if [self.journal, self.handover].into_iter().flatten().any(|journal| journal.0 == [0; 16]) {
             return Err("a journal's id is never all zeroes".to_owned());
         }
         if self.journal.is_some() && !self.features_to_write.iter().any(|feature| feature == FEATURE_JOURNAL)

@@ -127,6 +127,7 @@ fn superblock_value() -> Superblock {
         log_reached: None,
         log_begun_epoch: None,
         journal: None,
+        handover: None,
         checkpoints: Vec::new(),
         condemned: Vec::new(),
         moments: Moments::default(),

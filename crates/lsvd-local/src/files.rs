@@ -3,9 +3,9 @@
 //! Real ones here; the simulator and the tests put an SSD behind it that forgets what was not synced. Knows nothing of
 //! records.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FallocateFlags;
@@ -130,6 +130,8 @@ pub struct Directory {
     _lock: Option<File>,
     /// The file that was used last: appends go to one file for a long time.
     open: Option<(String, File)>,
+    /// It has to outlive the process alone.
+    unsynced: bool,
 }
 
 /// Name of the file whose lock says that the journal is in use.
@@ -152,12 +154,22 @@ impl Directory {
             TryLockError::WouldBlock => ErrorKind::ResourceBusy.into(),
             TryLockError::Error(error) => error,
         })?;
-        Ok(Self { path: path.to_owned(), _lock: Some(lock), open: None })
+        Ok(Self { path: path.to_owned(), _lock: Some(lock), open: None, unsynced: false })
+    }
+
+    /// The same for what has to outlive this process and not this host: nothing is synced, nothing is reserved, and the directory is this
+    /// user's alone.
+    ///
+    /// # Errors
+    /// As for [`Directory::open`].
+    pub fn open_unsynced(path: &Path) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        Ok(Self { unsynced: true, ..Self::open(path)? })
     }
 
     /// A directory that is only read, whoever writes it meanwhile.
     pub fn look_at(path: &Path) -> Self {
-        Self { path: path.to_owned(), _lock: None, open: None }
+        Self { path: path.to_owned(), _lock: None, open: None, unsynced: false }
     }
 
     fn file(&mut self, name: &str) -> io::Result<&File> {
@@ -214,6 +226,10 @@ impl Files for Directory {
     }
 
     fn reserve(&mut self, name: &str, length: u64) -> io::Result<()> {
+        if self.unsynced {
+            // It may be memory: only what is written is to take any.
+            return Ok(());
+        }
         let file = self.file(name)?;
         match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, length) {
             // Not every file system can; there it grows as it is written to.
@@ -223,10 +239,16 @@ impl Files for Directory {
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
+        if self.unsynced {
+            return Ok(());
+        }
         self.file(name)?.sync_data()
     }
 
     fn sync_names(&mut self) -> io::Result<()> {
+        if self.unsynced {
+            return Ok(());
+        }
         File::open(&self.path)?.sync_all()
     }
 

@@ -43,6 +43,8 @@ pub struct Held {
     pub records: u64,
     /// Bytes of the volume that they cover.
     pub bytes: u64,
+    /// Where the last byte of the volume ends that they cover.
+    pub end_bytes: u64,
 }
 
 /// A directory's journal before it is known how much of it the volume's log contains.
@@ -245,6 +247,7 @@ impl<F: Files> Journal<F> {
         while let Some((header, _)) = scan.record(&self.files)? {
             held.records += 1;
             held.bytes += header.length_bytes;
+            held.end_bytes = held.end_bytes.max(header.start_bytes.saturating_add(header.length_bytes));
         }
         scan.refuse_a_short_end()?;
         Ok(held)

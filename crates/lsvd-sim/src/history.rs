@@ -112,6 +112,8 @@ pub struct Generation {
     pub opened: Tick,
     /// The number of the journal that answers its flushes, if one does: otherwise the store does.
     pub journal: Option<u32>,
+    /// The host that this journal is on, and how often that had lost its power by then.
+    pub boot: Option<(u32, u32)>,
     /// Its opening took records out of that journal: what it found is not all in the store.
     pub replayed: bool,
     /// The whole volume as it was then; without it no client of this generation may have written.

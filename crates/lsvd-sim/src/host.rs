@@ -48,6 +48,7 @@ struct Disk {
     cut: Option<Cut>,
     /// Some operation has failed.
     failed: bool,
+    power_losses: u32,
 }
 
 impl Host {
@@ -69,6 +70,7 @@ impl Host {
             residents: Vec::new(),
             cut: None,
             failed: false,
+            power_losses: 0,
         };
         disk.furnish(mutation);
         Self { number, stage, mutation, disk: Mutex::new(disk) }
@@ -81,6 +83,11 @@ impl Host {
     /// The SSD that it has now.
     pub(crate) fn ssd(&self) -> SsdNumber {
         (self.number, lock(&self.disk).lost_before)
+    }
+
+    /// The host, and how often it has lost its power.
+    pub(crate) fn boot(&self) -> (u32, u32) {
+        (self.number, lock(&self.disk).power_losses)
     }
 
     /// Whether some operation on its SSDs has ever failed.
@@ -158,6 +165,7 @@ impl Disk {
     }
 
     fn lose_power(&mut self, mutation: Option<Mutation>) {
+        self.power_losses += 1;
         self.residents.drain(..).for_each(|link| link.set_gate(Gate::Dead));
         self.holder = None;
         let mut chance = Chance(self.rng.bits());

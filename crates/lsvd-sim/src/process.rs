@@ -213,6 +213,7 @@ impl Process {
                 epoch,
                 opened,
                 journal,
+                boot: self.role.host.as_ref().map(|host| host.boot()),
                 replayed,
                 ..Generation::default()
             });

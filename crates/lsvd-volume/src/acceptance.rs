@@ -7,7 +7,7 @@
 
 use lsvd_engine::Replay;
 use lsvd_format::superblock::Superblock;
-use lsvd_format::{JournalId, ObjectFormat, SuperblockNumber};
+use lsvd_format::{Epoch, JournalId, ObjectFormat, SuperblockNumber};
 use lsvd_local::{Held, Journal, JournalError};
 
 use crate::journal::{AnyFiles, JournalOptions, blocking, open_files};
@@ -62,19 +62,20 @@ pub(crate) async fn open_journal(
     Ok(Some(journal))
 }
 
-fn new_id(options: &OpenOptions) -> JournalId {
+pub(crate) fn new_id(options: &OpenOptions) -> JournalId {
     JournalId((options.environment.random)())
 }
 
 /// The last record of this journal that the log contains; `None` if it may not be replayed.
-fn contained_by_log(
+pub(crate) fn contained_by_log(
     superblock: &Superblock,
     replay: &Replay,
     journal: &Journal<AnyFiles>,
 ) -> Result<Option<u64>, JournalError> {
     let (last, had_last) = (replay.last_data(), journal.opening()?);
     let in_log = last.and_then(|last| last.journal).filter(|position| position.journal == journal.id());
-    let in_use = in_log.is_some() || superblock.journal == Some(journal.id());
+    let named = [superblock.journal, superblock.handover].contains(&Some(journal.id()));
+    let in_use = in_log.is_some() || named;
     let is_known = last.is_none_or(|last| had_last.is_some_and(|epoch| last.epoch <= epoch));
     // What it held before a rollback belongs to the moment that was left.
     let rolled_back = superblock.moments.rollbacks.last();
@@ -155,7 +156,7 @@ pub(crate) async fn accept(
         Some(later) if later >= superblock.epoch => None,
         _ => contained_by_log(superblock, replay, &journal).map_err(failed)?,
     };
-    let mut accepted = match contained {
+    let accepted = match contained {
         Some(contained) => {
             let check = blocking(place.has_own_thread(), move || {
                 let checked = journal.check(contained);
@@ -181,25 +182,44 @@ pub(crate) async fn accept(
         }
         None => anew(store, options, journal).map_err(failed)?,
     };
-    let epoch = superblock.epoch;
+    let accepted = begin_opening(store, place, accepted, superblock.epoch).await?;
+    if superblock.journal != Some(accepted.journal.id()) {
+        let named = superblock.clone().with_journal(Some(accepted.journal.id()));
+        put_next(store, options, (number, superblock), named).await?;
+    }
+    Ok(accepted)
+}
+
+/// Notes in the journal that this opening has it: before it stores anything.
+pub(crate) async fn begin_opening(
+    store: &VolumeStore,
+    place: &JournalOptions,
+    mut accepted: Accepted,
+    epoch: Epoch,
+) -> Result<Accepted, Error> {
     let note = blocking(place.has_own_thread(), move || {
         let noted = accepted.journal.begin_opening(epoch);
         (accepted, noted)
     });
     let (accepted, noted) = note.await;
-    noted.map_err(failed)?;
-    if superblock.journal != Some(accepted.journal.id()) {
-        let named = Superblock {
-            written_unix_ms: (options.environment.now_unix_ms)(),
-            ..superblock.clone().with_journal(Some(accepted.journal.id()))
-        };
-        *number = number.next();
-        if let Put::Theirs(theirs) = store.put_next_superblock(*number, &named).await? {
-            return Err(Error::Fenced { volume: store.label(), epoch: Some(theirs.epoch) });
-        }
-        *superblock = named;
-    }
+    noted.map_err(|error| Error::journal(store.label(), error))?;
     Ok(accepted)
+}
+
+/// Puts the next superblock version of a volume that nobody else knows to be open yet.
+pub(crate) async fn put_next(
+    store: &VolumeStore,
+    options: &OpenOptions,
+    (number, superblock): (&mut SuperblockNumber, &mut Superblock),
+    next: Superblock,
+) -> Result<(), Error> {
+    let next = Superblock { written_unix_ms: (options.environment.now_unix_ms)(), ..next };
+    *number = number.next();
+    if let Put::Theirs(theirs) = store.put_next_superblock(*number, &next).await? {
+        return Err(Error::Fenced { volume: store.label(), epoch: Some(theirs.epoch) });
+    }
+    *superblock = next;
+    Ok(())
 }
 
 /// Begins another journal in the place of one of which nothing is needed, or that is given up.
@@ -211,7 +231,7 @@ fn anew(
     if journal.has_segments() {
         // Said before it is lost; the log may contain some of it, which nobody can tell any more.
         match journal.check(0) {
-            Ok(Held { records, bytes }) => {
+            Ok(Held { records, bytes, .. }) => {
                 tracing::warn!(volume = %store.label(), records, bytes, journal = %journal.id(), "the journal is given up")
             }
             Err(error) => {

@@ -130,6 +130,7 @@ pub(crate) struct Parts {
     pub(crate) size_bytes: u64,
     pub(crate) volume_id: VolumeId,
     pub(crate) journal: Option<Arc<JournalQueue>>,
+    pub(crate) answers_flushes: bool,
     pub(crate) reader: Option<Reader>,
 }
 
@@ -151,6 +152,7 @@ impl Core {
             size_bytes,
             volume_id,
             journal,
+            answers_flushes,
             reader,
         } = parts;
         let bounds = Bounds { slow_above: collect.slow_above, stop_above: collect.stop_above };
@@ -196,7 +198,7 @@ impl Core {
             deleted_bytes: AtomicU64::new(0),
         });
         core.tasks.spawn(tick(core.clone()));
-        if core.journal.is_some() {
+        if answers_flushes {
             core.tasks.spawn(tell_the_lag(core.clone()));
         }
         core
@@ -488,6 +490,9 @@ impl Core {
     }
 
     fn act(self: &Arc<Self>, actions: VecDeque<Action>) {
+        if let Some(journal) = &self.journal {
+            journal.hand_in();
+        }
         for action in actions {
             match action {
                 Action::Upload(batch) => self.tasks.spawn(upload(self.clone(), batch)),

@@ -1,6 +1,7 @@
-//! The journal's hands: one thread that writes records, syncs once for all who wait, and lets go of what the log contains.
+//! The journal's hands: a thread that writes records, syncs once for all who wait, and lets go of what the log contains.
 //!
-//! The engine says what and in which order, under its lock; the queue here keeps that order. Knows no order of writes.
+//! The engine says what and in which order, under its lock; the queue here keeps that order. Knows no order of writes. Small
+//! records are written by who asks for them, as long as that is quick: it costs less than to wake the thread and to be woken.
 //! Invariants: 1. a record that the log contains is dropped from the queue, so that a slow disk holds no memory for long;
 //! 2. a failed write or sync ends the volume: nobody is answered by a journal that failed.
 
@@ -9,7 +10,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lsvd_engine::{Content, Event};
 use lsvd_format::journal::{RecordHeader, RecordKind};
@@ -24,6 +25,16 @@ use crate::core::Core;
 pub(crate) type AnyFiles = Box<dyn Files + Send>;
 pub(crate) type Writer = JournalWriter<AnyFiles>;
 
+/// Records that are written before their writes are answered, while more are at hand.
+const TOLD_AT_ONCE: u64 = 16;
+
+/// Who asks for a write does no more than this of the journal's work, in steps and in bytes of a record.
+const OWN_STEPS: usize = 4;
+const OWN_RECORD_LEN: usize = 32 << 10;
+/// A write that took longer was held up by its disk: the thread has the next ones, for so long.
+const QUICK: Duration = Duration::from_millis(1);
+const THREAD_ALONE_FOR: Duration = Duration::from_millis(100);
+
 /// Records are read from the disk in runs of about this many bytes when a journal is replayed.
 const REPLAY_RUN_BYTES: u64 = 4 << 20;
 
@@ -35,6 +46,7 @@ pub struct JournalOptions {
     /// Bytes that the journal takes of its disk at most. 8 GiB by default; when they are used up, flushes wait for the
     /// store as if there was no journal.
     pub bytes_max: u64,
+    pub(crate) segment_bytes: u64,
     pause: Option<Pause>,
 }
 
@@ -44,10 +56,23 @@ type Pause = Arc<dyn Fn() -> Duration + Send + Sync>;
 impl JournalOptions {
     /// A journal in a directory, which is made if it is not there. One journal to a directory.
     pub fn directory(path: &Path) -> Self {
+        Self::opened(path, Directory::open)
+    }
+
+    /// One that outlives this process, and not this host.
+    pub(crate) fn unsynced_directory(path: &Path) -> Self {
+        Self::opened(path, Directory::open_unsynced)
+    }
+
+    fn opened(path: &Path, open: impl Fn(&Path) -> io::Result<Directory> + Send + Sync + 'static) -> Self {
         let directory = path.to_owned();
-        let open = move || Directory::open(&directory).map(|files| Box::new(files) as AnyFiles);
-        let bytes_max = Limits::default().bytes_max;
-        Self { open: Arc::new(open), place: path.display().to_string().into(), bytes_max, pause: None }
+        let open = move || open(&directory).map(|files| Box::new(files) as AnyFiles);
+        Self::at(path.display().to_string().into(), Arc::new(open), None)
+    }
+
+    fn at(place: Arc<str>, open: OpenFiles, pause: Option<Pause>) -> Self {
+        let Limits { segment_bytes, bytes_max } = Limits::default();
+        Self { open, place, bytes_max, segment_bytes, pause }
     }
 
     /// A journal on a simulated disk: no thread of its own, a task that pauses before each step instead.
@@ -55,13 +80,7 @@ impl JournalOptions {
         open: impl Fn() -> io::Result<Box<dyn Files + Send>> + Send + Sync + 'static,
         pause: impl Fn() -> Duration + Send + Sync + 'static,
     ) -> Self {
-        let bytes_max = Limits::default().bytes_max;
-        Self {
-            open: Arc::new(open),
-            place: "a simulated disk".into(),
-            bytes_max,
-            pause: Some(Arc::new(pause)),
-        }
+        Self::at("a simulated disk".into(), Arc::new(open), Some(Arc::new(pause)))
     }
 
     pub(crate) fn open(&self) -> io::Result<AnyFiles> {
@@ -79,9 +98,8 @@ impl JournalOptions {
     }
 
     pub(crate) fn limits(&self) -> Limits {
-        let usual = Limits::default();
         // Half of it at most, so that there is something to remove before it is full.
-        let segment_bytes = usual.segment_bytes.min(self.bytes_max / 2);
+        let segment_bytes = self.segment_bytes.min(self.bytes_max / 2);
         Limits { segment_bytes, bytes_max: self.bytes_max }
     }
 }
@@ -106,6 +124,8 @@ struct Queued {
     /// The log contains all up to this one.
     released: u64,
     ended: bool,
+    /// Something was asked for since somebody looked.
+    news: bool,
     /// A writer that is let go is kept here for who closes the volume.
     keep: bool,
     kept: Option<Writer>,
@@ -120,6 +140,8 @@ pub(crate) struct JournalQueue {
     changed: Condvar,
     /// For a task that waits.
     notify: Notify,
+    /// Who does it, where that is a thread.
+    worker: Mutex<Option<Worker>>,
 }
 
 impl JournalQueue {
@@ -127,22 +149,61 @@ impl JournalQueue {
         self.state.lock().expect("nothing panics under this lock")
     }
 
+    fn ask(&self, ask: impl FnOnce(&mut Queued)) {
+        let mut queued = self.lock();
+        ask(&mut queued);
+        queued.news = true;
+    }
+
     fn change(&self, change: impl FnOnce(&mut Queued)) {
         change(&mut self.lock());
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.lock().news = true;
         self.changed.notify_all();
         self.notify.notify_one();
     }
 
+    /// Has done what was asked for since: at once, where that is quick, or soon.
+    pub(crate) fn hand_in(&self) {
+        if !self.lock().news {
+            return;
+        }
+        if let Ok(mut worker) = self.worker.try_lock()
+            && let Some(worker) = worker.as_mut()
+            && worker.is_quick()
+        {
+            // All of it is done here, or the thread is woken.
+            self.lock().news = false;
+            for _ in 0..OWN_STEPS {
+                let work = {
+                    let mut queued = self.lock();
+                    match worker.next_quick(&mut queued) {
+                        Some(Work::Wait) => return,
+                        Some(work) => work,
+                        None => break,
+                    }
+                };
+                if !worker.work(work) {
+                    break;
+                }
+            }
+        }
+        self.wake();
+    }
+
     pub(crate) fn write(&self, record: u64, extent: Extent, content: Content) {
-        self.change(|queued| queued.records.push_back(Record { record, extent, content }));
+        self.ask(|queued| queued.records.push_back(Record { record, extent, content }));
     }
 
     pub(crate) fn sync(&self, record: u64) {
-        self.change(|queued| queued.sync = queued.sync.max(record));
+        self.ask(|queued| queued.sync = queued.sync.max(record));
     }
 
     pub(crate) fn release(&self, record: u64) {
-        self.change(|queued| {
+        self.ask(|queued| {
             queued.released = queued.released.max(record);
             while queued.records.front().is_some_and(|first| first.record <= record) {
                 queued.records.pop_front();
@@ -175,6 +236,8 @@ impl JournalQueue {
 enum Work {
     Release(u64),
     Write(Record),
+    /// All up to this one are written: say so.
+    Tell(u64),
     Sync,
     Wait,
     End,
@@ -189,8 +252,18 @@ struct Worker {
     identity: (Epoch, WriterId),
     synced: u64,
     released: u64,
+    /// The last record that was said to be written.
+    told: u64,
     /// There is no room until something is released.
     full: bool,
+    /// When its disk last held somebody up.
+    slow_at: Option<Instant>,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
 }
 
 impl Drop for Worker {
@@ -204,6 +277,21 @@ impl Drop for Worker {
 }
 
 impl Worker {
+    /// Whether its disk takes what is written without delay.
+    fn is_quick(&self) -> bool {
+        self.slow_at.is_none_or(|at| at.elapsed() >= THREAD_ALONE_FOR)
+    }
+
+    /// What is to be done next, if it is no matter for the thread: a small record, or to say that it is written.
+    fn next_quick(&self, queued: &mut Queued) -> Option<Work> {
+        let large =
+            |first: &Record| matches!(&first.content, Content::Data(bytes) if bytes.len() > OWN_RECORD_LEN);
+        if queued.records.front().is_some_and(large) {
+            return None;
+        }
+        Some(self.next(queued)).filter(|work| matches!(work, Work::Write(_) | Work::Tell(_) | Work::Wait))
+    }
+
     fn next(&self, queued: &mut Queued) -> Work {
         let written = self.writer.as_ref().map_or(0, JournalWriter::last);
         if queued.ended {
@@ -215,6 +303,12 @@ impl Worker {
         // Once for all that wait by now; who comes while it runs shares the next one.
         if queued.sync > self.synced.max(queued.released) && written >= queued.sync {
             return Work::Sync;
+        }
+        // For several at once, as each time takes the engine's lock.
+        if written > self.told
+            && (queued.records.is_empty() || self.full || written >= self.told + TOLD_AT_ONCE)
+        {
+            return Work::Tell(written);
         }
         match queued.records.pop_front() {
             Some(record) if self.full => {
@@ -240,9 +334,14 @@ impl Worker {
                 }
                 return true;
             }
+            Work::Tell(record) => {
+                self.told = record;
+                self.core.event(Event::JournalWritten { record });
+                return true;
+            }
             Work::Sync => match writer.sync() {
                 Ok(record) => {
-                    self.synced = record;
+                    (self.synced, self.told) = (record, record);
                     self.core.event(Event::JournalSynced { record });
                     return true;
                 }
@@ -255,10 +354,18 @@ impl Worker {
                     Content::Zero => (RecordKind::Zero, &[][..]),
                     Content::Trim => (RecordKind::Trim, &[][..]),
                 };
-                match writer.write(record, self.identity, kind, range, data) {
+                let began = Instant::now();
+                let written = writer.write(record, self.identity, kind, range, data);
+                if began.elapsed() > QUICK {
+                    self.slow_at = Some(Instant::now());
+                }
+                match written {
                     Ok(Written::Done) => return true,
                     Ok(Written::Full) => {
                         self.full = true;
+                        self.told = writer.last();
+                        // Before it is said that there is no room, which a later one would take back.
+                        self.core.event(Event::JournalWritten { record: self.told });
                         self.queue.change(|queued| {
                             // Unless the log contains it since.
                             if record > queued.released {
@@ -269,7 +376,7 @@ impl Worker {
                         tracing::warn!(
                             volume = %self.core.store().label(),
                             held_bytes,
-                            "the journal is full: flushes wait for the store"
+                            "the journal is full: what waits for it waits for the store"
                         );
                         self.core.event(Event::JournalFull);
                         return true;
@@ -280,25 +387,6 @@ impl Worker {
         };
         self.core.end(Error::journal(self.core.store().label(), failed));
         false
-    }
-
-    /// For a thread of its own.
-    fn run(mut self) {
-        let queue = self.queue.clone();
-        loop {
-            let work = {
-                let mut queued = queue.lock();
-                loop {
-                    match self.next(&mut queued) {
-                        Work::Wait => queued = queue.changed.wait(queued).expect("as for the lock"),
-                        work => break work,
-                    }
-                }
-            };
-            if !self.work(work) {
-                return;
-            }
-        }
     }
 
     /// For a simulation.
@@ -314,6 +402,35 @@ impl Worker {
             if !self.work(work) {
                 return;
             }
+        }
+    }
+}
+
+/// For a thread of its own: does what the queue's worker has to do, until there is nothing more.
+fn run(queue: &JournalQueue) {
+    loop {
+        // Nobody who has it holds it for long, and nobody panics with it.
+        let mut at_work = queue.worker.lock().expect("nothing panics under this lock");
+        let Some(worker) = at_work.as_mut() else { return };
+        let work = {
+            let mut queued = queue.lock();
+            let work = worker.next(&mut queued);
+            if matches!(work, Work::Wait) {
+                queued.news = false;
+                drop(at_work);
+                while !queued.news {
+                    queued = queue.changed.wait(queued).expect("as for the lock");
+                }
+                continue;
+            }
+            work
+        };
+        if !worker.work(work) {
+            let worker = at_work.take();
+            // It lets go of the core, which may be the last one to hold this queue.
+            drop(at_work);
+            drop(worker);
+            return;
         }
     }
 }
@@ -337,14 +454,18 @@ pub(crate) fn start(
         writer: Some(writer),
         identity,
         synced,
+        told: synced,
         released: contained,
         full: false,
+        slow_at: None,
     };
     match options.pause.clone() {
         Some(pause) => core.spawn(worker.run_as_task(pause)),
         None => {
+            let queue = queue.clone();
+            *queue.worker.lock().expect("nothing panics under this lock") = Some(worker);
             let thread = std::thread::Builder::new().name("lsvd-journal".to_owned());
-            thread.spawn(move || worker.run()).map_err(|source| {
+            thread.spawn(move || run(&queue)).map_err(|source| {
                 let failed =
                     JournalError::Io { what: "start the thread of", file: options.place.to_string(), source };
                 Error::journal(core.store().label(), failed)

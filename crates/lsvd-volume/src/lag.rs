@@ -52,6 +52,6 @@ fn look(info: &VolumeInfo, directory: &Path) -> Result<Option<JournalLag>, Journ
     };
     let position = info.last_data.and_then(|last| last.journal);
     let in_log = position.filter(|position| position.journal == journal.id());
-    let Held { records, bytes } = journal.check(in_log.map_or(0, |position| position.record))?;
+    let Held { records, bytes, .. } = journal.check(in_log.map_or(0, |position| position.record))?;
     Ok(Some(JournalLag { journal: journal.id(), records, bytes }))
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lsvd_format::{BLOCK_BYTES, ObjectFormat};
 
-use crate::{Error, JournalOptions};
+use crate::{Error, HandoverOptions, JournalOptions};
 
 /// How a new volume is made.
 #[derive(Clone, Debug)]
@@ -146,6 +146,10 @@ pub struct OpenOptions {
     /// Keep a journal on a local disk: a flush is then answered when that disk holds what was written, and the store
     /// gets it behind. If that disk is lost, so is what only it holds. None by default: a flush is answered by the store.
     pub journal: Option<JournalOptions>,
+    /// Keep what was answered and not flushed where the next process on this host finds it, so that clients that reconnect lose
+    /// nothing when this one is killed. Only where no journal is kept, which does the same. None by default: what was not flushed
+    /// may be lost with the process, and its clients have to know that it was.
+    pub handover: Option<HandoverOptions>,
     /// Give up what only a journal holds: one that is in use and lost, one that is damaged, or the records of the given
     /// one that can not be replayed any more. Off by default: such a volume then refuses to open for writing.
     pub abandon_journal: bool,
@@ -172,6 +176,7 @@ impl Default for OpenOptions {
             accept_shorter_log: false,
             if_free: None,
             journal: None,
+            handover: None,
             abandon_journal: false,
             probe: true,
             environment: Environment::default(),

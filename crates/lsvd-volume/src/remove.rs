@@ -314,6 +314,7 @@ fn unreadable(options: &RemoveOptions) -> Superblock {
         log_reached: None,
         log_begun_epoch: None,
         journal: None,
+        handover: None,
         checkpoints: Vec::new(),
         condemned: Vec::new(),
         moments: Moments::default(),

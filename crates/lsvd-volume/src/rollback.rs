@@ -104,7 +104,13 @@ fn refuse_the_present(
 /// of which [`crate::inspect`] tells what came. [`Error::JournalNeeded`] if a journal is in use: close the volume with it first.
 pub async fn rollback(bucket: &Bucket, moment: &Moment, options: OpenOptions) -> Result<RolledBack, Error> {
     // What only a journal holds belongs to the moment that is left, and a log that lost objects is mended first.
-    let options = OpenOptions { journal: None, abandon_journal: false, accept_shorter_log: false, ..options };
+    let options = OpenOptions {
+        journal: None,
+        handover: None,
+        abandon_journal: false,
+        accept_shorter_log: false,
+        ..options
+    };
     check_options(&options)?;
     let store = VolumeStore::new(bucket.clone());
     let store = &store;
@@ -121,7 +127,8 @@ pub async fn rollback(bucket: &Bucket, moment: &Moment, options: OpenOptions) ->
         )));
     }
     refuse_too_many(store, &known.1.moments)?;
-    let TakenOver { number, superblock, replay, base, .. } = take_over(store, &options, None, known).await?;
+    let TakenOver { number, superblock, replay, base, .. } =
+        take_over(store, &options, (None, None), known).await?;
     let (left, next) = (replay.last().map_or(SequenceNumber(0), |(number, _)| number), replay.next_number());
     let (recovered, to, size_bytes) = try_at(store, &superblock, moment).await?;
     refuse_the_present(store, &superblock, to, left)?;

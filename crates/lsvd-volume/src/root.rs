@@ -220,6 +220,7 @@ pub(crate) async fn put_first_superblock(
         log_reached: log.reached,
         log_begun_epoch: None,
         journal: None,
+        handover: None,
         checkpoints: Vec::new(),
         condemned: Vec::new(),
         moments: Moments::default(),

@@ -44,20 +44,37 @@ pub(crate) struct TakenOver {
     pub(crate) recovery: Recovery,
     /// The checkpoint that it was recovered from.
     pub(crate) base: Option<CheckpointRef>,
+    /// The handover that the superblock before named.
+    pub(crate) handover_before: Option<JournalId>,
     /// Checkpoints that the superblock names and that are of no use: the next one takes their place.
     pub(crate) unusable: Vec<CheckpointRef>,
+}
+
+impl TakenOver {
+    /// The same for a volume that is only read.
+    pub(crate) fn to_read(
+        number: SuperblockNumber,
+        superblock: Superblock,
+        replay: Replay,
+        recovery: Recovery,
+    ) -> Self {
+        let (base, handover_before, unusable) = (None, None, Vec::new());
+        Self { number, superblock, replay, recovery, base, handover_before, unusable }
+    }
 }
 
 /// Takes the volume over from whoever has it. `known` is a superblock version that was read before.
 pub(crate) async fn take_over(
     store: &VolumeStore,
     options: &OpenOptions,
-    journal: Option<JournalId>,
+    (journal, handover): (Option<JournalId>, Option<JournalId>),
     known: (SuperblockNumber, Superblock),
 ) -> Result<TakenOver, Error> {
     let writer = WriterId((options.environment.random)());
-    let (number, superblock) = raise_epoch(store, options, writer, journal, known).await?;
-    match end_older_writers(store, options, number, superblock).await {
+    let (number, superblock, handover_before) =
+        raise_epoch(store, options, writer, (journal, handover), known).await?;
+    let taken = end_older_writers(store, options, number, superblock).await;
+    match taken.map(|taken| TakenOver { handover_before, ..taken }) {
         Err(error @ (Error::Corrupt { .. } | Error::Missing { .. })) => {
             Err(fenced_or(store, number, error).await)
         }
@@ -97,7 +114,7 @@ async fn end_older_writers(
     }
     let recovery =
         Recovery { objects_processed, objects_archived, durable_number: fence, journal_records: 0 };
-    Ok(TakenOver { number, superblock, replay, recovery, base, unusable })
+    Ok(TakenOver { number, superblock, replay, recovery, base, handover_before: None, unusable })
 }
 
 /// The log of the older writers, which none of them can add to any more.
@@ -142,9 +159,9 @@ async fn raise_epoch(
     store: &VolumeStore,
     options: &OpenOptions,
     writer: WriterId,
-    ours: Option<JournalId>,
+    (ours, handover): (Option<JournalId>, Option<JournalId>),
     known: (SuperblockNumber, Superblock),
-) -> Result<(SuperblockNumber, Superblock), Error> {
+) -> Result<(SuperblockNumber, Superblock, Option<JournalId>), Error> {
     let mut known = Some(known);
     loop {
         // The first time what is known may be old: then there is a higher one, and the next round reads that.
@@ -164,10 +181,12 @@ async fn raise_epoch(
         }
         let journal = in_use(store, options, &current, ours).await?;
         let number = highest.next();
+        let handover_before = current.handover;
         let log_reached = current.log_reached.max(current.closed_at).filter(|_| !options.accept_shorter_log);
         let mine = Superblock {
             epoch: Epoch(number.0),
             writer_id: writer,
+            handover,
             closed_at: None,
             log_reached,
             written_unix_ms: (options.environment.now_unix_ms)(),
@@ -179,7 +198,7 @@ async fn raise_epoch(
         }
         // Mine may be a number that was pruned: then it counts for nothing, and the highest one is elsewhere.
         if store.superblock_numbers(Some(number)).await?.is_empty() {
-            return Ok((number, mine));
+            return Ok((number, mine, handover_before));
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_backend::Bucket;
-use lsvd_engine::{Config, Engine, Request};
+use lsvd_engine::{Config, Engine, JournalUse, Request};
 use lsvd_format::superblock::Superblock;
 use lsvd_format::{Epoch, JournalId, JournalPosition, ObjectFormat, SequenceNumber, VolumeId, WriterId};
 use lsvd_local::{Journal, JournalWriter};
@@ -22,6 +22,7 @@ use crate::core::{Core, Parts, Reader};
 use crate::fetch::Fetcher;
 use crate::garbage::{CollectionGoal, CollectionStep, Garbage, GivenBack, garbage, run_to_its_end};
 use crate::guarantees::check_guarantees;
+use crate::handover::{self, Handover};
 use crate::journal;
 use crate::moments::{At, Moment, recover_at};
 use crate::named::NamedState;
@@ -71,6 +72,8 @@ pub struct VolumeDescription {
     pub unsafe_single_writer: bool,
     /// Its journal, if a flush is answered by one.
     pub journal: Option<JournalId>,
+    /// A write that was answered outlives the process: see [`OpenOptions::handover`].
+    pub hands_over: bool,
     /// The format of the objects that it writes. In format 1 there is no trim, and zeroes are written as data.
     pub append_format: ObjectFormat,
     /// What recovery did.
@@ -194,8 +197,8 @@ impl Drop for Inner {
 enum Access {
     /// As of a moment, or of the present.
     ReadOnly(Option<SequenceNumber>),
-    /// With the last record of its journal that the log contains, if it has one.
-    Write(Option<JournalPosition>),
+    /// With what its journal is to it, if it has one.
+    Write(Option<JournalUse>),
 }
 
 impl Volume {
@@ -212,22 +215,28 @@ impl Volume {
         }
         let known = check_guarantees(&store, &options).await?;
         let journal = open_journal(&store, &options).await?;
-        let journal_id = journal.as_ref().map(Journal::id);
-        let taken = take_over(&store, &options, journal_id, known).await?;
-        let TakenOver { mut number, mut superblock, replay, recovery, base, unusable } = taken;
-        let (Some(journal), Some(place)) = (journal, options.journal.clone()) else {
-            let found = TakenOver { number, superblock, replay, recovery, base, unusable };
-            return Ok(Self::start(store, options, found, Access::Write(None)));
+        let left = handover::find(&store, &options).await?;
+        let ids = (journal.as_ref().map(Journal::id), left.as_ref().map(Handover::id));
+        let mut taken = take_over(&store, &options, ids, known).await?;
+        let (place, accepted) = match (journal, options.journal.clone(), left) {
+            (Some(journal), Some(place), _) => {
+                let named = (&mut taken.number, &mut taken.superblock);
+                let accepted = accept(&store, (&options, &place), journal, &taken.replay, named).await?;
+                (place, accepted)
+            }
+            (_, _, Some(left)) => {
+                let place = left.place.clone();
+                (place, handover::accept(&store, &options, left, &mut taken).await?)
+            }
+            _ => return Ok(Self::start(store, options, taken, Access::Write(None))),
         };
-        let named = (&mut number, &mut superblock);
-        let Accepted { journal, contained } =
-            accept(&store, (&options, &place), journal, &replay, named).await?;
-        let position = JournalPosition { journal: journal.id(), record: contained };
+        let Accepted { journal, contained } = accepted;
+        let from = JournalPosition { journal: journal.id(), record: contained };
+        let role = JournalUse { from, answers_flushes: options.journal.is_some() };
         let buffer_bytes_max = options.buffer_bytes_max;
         let replaying = journal.replay(contained).map_err(|error| Error::journal(store.label(), error))?;
-        let identity = (superblock.epoch, superblock.writer_id);
-        let found = TakenOver { number, superblock, replay, recovery, base, unusable };
-        let mut opened = Self::start(store, options, found, Access::Write(Some(position)));
+        let identity = (taken.superblock.epoch, taken.superblock.writer_id);
+        let mut opened = Self::start(store, options, taken, Access::Write(Some(role)));
         let core = opened.inner.core.clone();
         let (writer, records) = journal::replay(&core, &place, replaying, buffer_bytes_max).await?;
         let inner = Arc::get_mut(&mut opened.inner).expect("nobody has a handle yet");
@@ -264,7 +273,7 @@ impl Volume {
         if let Some(journal) = superblock.journal {
             tracing::warn!(volume = %store.label(), "journal {journal} is in use: what only it holds is not shown");
         }
-        let found = TakenOver { number, superblock, replay, recovery, base: None, unusable: Vec::new() };
+        let found = TakenOver::to_read(number, superblock, replay, recovery);
         Ok(Self::start(store, options, found, Access::ReadOnly(None)))
     }
 
@@ -288,7 +297,7 @@ impl Volume {
             ..Recovery::default()
         };
         let superblock = Superblock { size_bytes, ..superblock };
-        let found = TakenOver { number, superblock, replay, recovery, base: None, unusable: Vec::new() };
+        let found = TakenOver::to_read(number, superblock, replay, recovery);
         Ok(Self::start(store, options, found, Access::ReadOnly(Some(as_of))))
     }
 
@@ -314,6 +323,7 @@ impl Volume {
         let tasks = Tasks::new();
         let fetcher =
             Fetcher::new(store.clone(), options.cache_bytes_max, options.fetches_max, tasks.clone());
+        let flushing = journal.filter(|role| role.answers_flushes);
         let description = VolumeDescription {
             volume_id: superblock.volume_id,
             size_bytes: superblock.size_bytes,
@@ -321,7 +331,8 @@ impl Volume {
             writer_id: superblock.writer_id,
             read_only,
             unsafe_single_writer: superblock.unsafe_single_writer,
-            journal: journal.map(|position| position.journal),
+            journal: flushing.map(|role| role.from.journal),
+            hands_over: journal.is_some(),
             append_format: store.append_format(),
             recovery,
         };
@@ -354,6 +365,7 @@ impl Volume {
             size_bytes: superblock.size_bytes,
             volume_id: superblock.volume_id,
             journal: journal.map(|_| Arc::default()),
+            answers_flushes: flushing.is_some(),
             reader,
         });
         core.warn_of_index();
@@ -658,6 +670,7 @@ impl Volume {
                 superblock.closed_at = Some(durable_number);
                 superblock.log_reached = Some(durable_number);
                 *superblock = superblock.clone().with_journal(None);
+                superblock.handover = None;
             });
             if let Err(error) = closed.await {
                 if matches!(error, Error::Fenced { .. }) {

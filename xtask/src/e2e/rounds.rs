@@ -125,6 +125,8 @@ pub(super) struct Subject<'a> {
     /// All requests since.
     ops: Vec<Op>,
     pub(super) tally: Tally,
+    /// What was answered outlives the daemon, flushed or not.
+    answered_binds: bool,
     /// How long the last opening took.
     opening: Duration,
     /// How long an object lives on when it is condemned.
@@ -142,6 +144,7 @@ impl<'a> Subject<'a> {
             base: vec![0; SECTORS as usize],
             ops: Vec::new(),
             tally: Tally::default(),
+            answered_binds: false,
             opening: Duration::from_millis(500),
             delete_after_ms: patience_ms(world) + 100,
         })
@@ -160,7 +163,7 @@ impl<'a> Subject<'a> {
     fn start(&self, flags: &[&str], how: fn(&Serve) -> Result<Daemon>) -> Result<Daemon> {
         let local = self.wiped()?;
         let mut command = self.world.lsvd();
-        command.current_dir(&local).env("HOME", &local);
+        command.current_dir(&local).env("HOME", &local).env("XDG_RUNTIME_DIR", &local);
         let url = self.world.url(&self.name);
         how(&Serve { command: &command, dir: &self.world.dir, urls: &[&url], flags })
     }
@@ -240,13 +243,17 @@ impl<'a> Subject<'a> {
 
     /// Ends the writers and keeps what they did; says how many flushes and FUA requests were acknowledged.
     pub(super) fn end(&mut self, load: Load) -> Result<u64> {
-        let ops = load.end().context("a writer's connection")?;
+        let mut ops = load.end().context("a writer's connection")?;
         let done = |op: &&Op| matches!(op.answer, Answer::Done(_));
         let flushes = ops.iter().filter(done).filter(|op| op.kind == Kind::Flush).count() as u64;
         let fua = ops.iter().filter(done).filter(|op| op.fua).count() as u64;
         self.tally.requests += ops.len() as u64;
         self.tally.flushes += flushes;
         self.tally.fua += fua;
+        if self.answered_binds {
+            let answered = ops.iter_mut().filter(|op| op.kind != Kind::Flush && done(&&**op));
+            answered.for_each(|op| op.fua = true);
+        }
         self.ops.extend(ops);
         Ok(flushes + fua)
     }
@@ -392,8 +399,13 @@ pub(super) fn misbehave(world: &World) -> Result<()> {
     ]))
 }
 
-/// All rounds of a case. `flags` says with which flags each daemon of a volume is started.
-pub(super) fn run(world: &World, flags: impl Fn(&mut Numbers) -> Vec<String>) -> Result<()> {
+/// All rounds of a case. `flags` says with which flags each daemon of a volume is started; with `answered_binds` all that one
+/// answered has to be there, whatever was flushed.
+pub(super) fn run(
+    world: &World,
+    answered_binds: bool,
+    flags: impl Fn(&mut Numbers) -> Vec<String>,
+) -> Result<()> {
     let mut tally = Tally::default();
     let mut first = 0;
     let rounds = world.rounds(USUAL_ROUNDS, LONG_ROUNDS);
@@ -402,7 +414,7 @@ pub(super) fn run(world: &World, flags: impl Fn(&mut Numbers) -> Vec<String>) ->
         let last = (first + ROUNDS_PER_VOLUME).min(rounds);
         misbehave(world)?;
         let mut subject = Subject::create(world, &format!("v{}", first / ROUNDS_PER_VOLUME))?;
-        subject.tally = tally;
+        (subject.tally, subject.answered_binds) = (tally, answered_binds);
         for round in first..last {
             let mut chance =
                 Numbers::new(world.seed.wrapping_add(u64::from(round)).wrapping_mul(0x9e6c_63d0_876a_68de));

@@ -47,6 +47,15 @@ pub(super) const MUTANTS: &[Mutant] = &[
         test: Some(("lsvd-engine", "a_flush_covers_what_completed_before_it")),
     },
     Mutant {
+        name: "answered-too-early",
+        rule: 1,
+        breaks: "a write is answered before it outlives its process, and lost for who reconnects and flushes it",
+        file: ENGINE_JOURNAL,
+        find: "if self.last <= self.written {",
+        replace: "if self.last > 0 {",
+        test: Some(("lsvd-engine", "a_write_is_answered_when_it_outlives_this_process")),
+    },
+    Mutant {
         name: "plain-fua",
         rule: 1,
         breaks: "FUA is answered like any write",

@@ -2,7 +2,7 @@
 //! answer where the journal can not.
 
 use bytes::Bytes;
-use lsvd_engine::{Content, Event, Outcome, PlanPiece, Request, RequestId};
+use lsvd_engine::{Content, Event, JournalUse, Outcome, PlanPiece, Request, RequestId};
 use lsvd_format::{BLOCK_BYTES, BLOCK_LEN, Extent, JournalId, JournalPosition};
 
 use crate::rig::{FIRST, Rig};
@@ -11,7 +11,16 @@ const ID: JournalId = JournalId([7; 16]);
 
 /// A journal of which the log contains the first five records.
 fn rig() -> Rig {
-    Rig::new(|config| config.journal = Some(JournalPosition { journal: ID, record: 5 }))
+    rig_with(true)
+}
+
+fn rig_with(answers_flushes: bool) -> Rig {
+    let from = JournalPosition { journal: ID, record: 5 };
+    Rig::new(|config| config.journal = Some(JournalUse { from, answers_flushes }))
+}
+
+fn written(rig: &mut Rig, record: u64) {
+    rig.event(Event::JournalWritten { record });
 }
 
 fn records(rig: &Rig) -> Vec<u64> {
@@ -20,6 +29,53 @@ fn records(rig: &Rig) -> Vec<u64> {
 
 fn synced(rig: &mut Rig, record: u64) {
     rig.event(Event::JournalSynced { record });
+}
+
+/// Whoever reconnects to the next process flushes there what this one answered: so no write is answered that would be lost
+/// with this process, whatever a flush means. (A record that a guest had synced was lost when its daemon was killed between
+/// the write's answer and the flush.)
+#[test]
+fn a_write_is_answered_when_it_outlives_this_process() {
+    for answers_flushes in [true, false] {
+        let mut rig = rig_with(answers_flushes);
+        rig.journal_is_quick = false;
+        let (first, second) = (rig.write(0, 2), rig.write(4, 1));
+        assert_eq!((rig.answer(first), rig.answer(second)), (None, None));
+        written(&mut rig, 6);
+        assert_eq!((rig.answer(first), rig.answer(second)), (Some(Outcome::Done), None));
+        let flush = rig.flush();
+        assert_eq!(rig.uploading() == [FIRST], !answers_flushes, "who holds what is flushed");
+        written(&mut rig, 7);
+        assert_eq!(
+            (rig.answer(second), rig.answer(flush)),
+            (Some(Outcome::Done), None),
+            "it is written, not synced"
+        );
+        match answers_flushes {
+            true => synced(&mut rig, 7),
+            false => rig.uploaded(FIRST),
+        }
+        assert_eq!(rig.answer(flush), Some(Outcome::Done));
+        assert_eq!(rig.syncs.is_empty(), !answers_flushes);
+    }
+}
+
+/// What the store holds outlives this process, too: a journal without room slows writes down and stops none.
+#[test]
+fn writes_behind_a_full_journal_are_answered_by_uploads() {
+    let mut rig = rig_with(false);
+    rig.journal_is_quick = false;
+    let write = rig.write(0, 1);
+    rig.event(Event::JournalFull);
+    assert_eq!(rig.uploading(), [FIRST], "sealed, because somebody waits");
+    let given_up = rig.write(1, 1);
+    rig.event(Event::Cancel { id: RequestId(given_up) });
+    assert_eq!(rig.answer(given_up), Some(Outcome::Cancelled { applied: true }));
+    rig.uploaded(FIRST);
+    assert_eq!(rig.answer(write), Some(Outcome::Done));
+    let waits = rig.write(2, 1);
+    rig.event(Event::Fenced);
+    assert_eq!(rig.answer(waits), Some(Outcome::Fenced));
 }
 
 /// A flush waits for the records of what completed before it, and for no upload; those that come while a sync runs join

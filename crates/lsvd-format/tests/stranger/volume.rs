@@ -112,6 +112,7 @@ impl Volume {
             log_reached: None,
             log_begun_epoch: None,
             journal: None,
+            handover: None,
             checkpoints: Vec::new(),
             condemned: Vec::new(),
             moments: Moments::default(),

@@ -120,6 +120,7 @@ impl Lineage<'_> {
         };
         let completed_before = match finder {
             Finder::Reader(_, sighting) if sighting.completed => sighting.from,
+            Finder::Opening(at) if self.is_handed_over(on, at) => NEVER,
             _ => 0,
         };
         Claim { what, found, cut, flushed_before, completed_before, waived: self.is_waived(on, finder), also }
@@ -131,6 +132,12 @@ impl Lineage<'_> {
             Finder::Reader(_, sighting) => sighting.from,
         };
         self.stored[on].iter().filter(move |(since, _)| *since < before)
+    }
+
+    /// Whether an opening has the journal of another one as that one's process left it: with all that was answered.
+    fn is_handed_over(&self, on: usize, at: usize) -> bool {
+        let (before, after) = (self.generations[on], self.generations[at]);
+        before.journal.is_some() && before.journal == after.journal && before.boot == after.boot
     }
 
     /// Whether the finder need not find what only the journal of an opening promised.

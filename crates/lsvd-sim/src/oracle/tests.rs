@@ -61,6 +61,12 @@ impl Story {
         self
     }
 
+    /// That journal's host had lost its power so often.
+    fn boot(mut self, power_losses: u32) -> Self {
+        self.0.boot = Some((1, power_losses));
+        self
+    }
+
     /// Part of what it found came out of its journal.
     fn replayed(mut self) -> Self {
         self.0.replayed = true;
@@ -351,6 +357,21 @@ fn a_lost_journal_waives_its_flushes_and_nothing_else() {
     caught_with(1, &[1], [first(), Story::new(2)]);
     let of_the_store = Story::new(1).write(1, 0, 1, 1001, Some(1002)).flush(1003, 1004);
     caught_with(1, &[2], [of_the_store, Story::new(2)]);
+}
+
+/// Rule 1, for who reconnects: what a killed process answered is there for the next one with its journal, flushed or not, unless the host
+/// went down, too.
+#[test]
+fn what_was_answered_outlives_its_process() {
+    let first = || {
+        let story = Story::new(1).journal(1).boot(1).write(1, 0, 1, 1001, Some(1002)).flush(1003, 1004);
+        story.write(2, 8, 1, 1005, Some(1006)).write(3, 16, 1, 1007, None)
+    };
+    let next = |boot| Story::new(2).journal(1).boot(boot).replayed();
+    lawful([first(), next(1).found(&[(0, 1), (8, 2)])]);
+    lawful([first(), next(1).found(&[(0, 1), (8, 2), (16, 3)])]);
+    caught(1, [first(), next(1).found(&[(0, 1)])]);
+    lawful([first(), next(2).found(&[(0, 1)])]);
 }
 
 /// Rule 1: what the store was known to have is not the journal's to lose.

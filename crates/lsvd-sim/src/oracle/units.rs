@@ -60,7 +60,9 @@ impl Units {
                 Request::Flush | Request::Stored | Request::Read { .. } => continue,
             };
             let done = op.outcome.done_at();
-            let refused = matches!(op.outcome, Outcome::Failed(_)) && !fua;
+            // One that waited for the store or a journal may be there all the same.
+            let waits = fua || generation.journal.is_some();
+            let refused = matches!(op.outcome, Outcome::Failed(_)) && !waits;
             let mut at = first;
             while at < first + count {
                 let end = (at + 1).next_multiple_of(BLOCK_SECTORS).min(first + count);

@@ -15,23 +15,23 @@ use lsvd_volume::{
 use crate::common::{BLOCK, Fate, MIB, Verb, World, blocks, fill_of, settle, write_block};
 
 #[derive(Default)]
-struct State {
-    files: BTreeMap<String, Vec<u8>>,
+pub(crate) struct State {
+    pub(crate) files: BTreeMap<String, Vec<u8>>,
     locked: bool,
-    syncs: usize,
+    pub(crate) syncs: usize,
     sync_fails: bool,
 }
 
 /// A disk with one directory on it.
 #[derive(Clone, Default)]
-struct Disk(Arc<Mutex<State>>);
+pub(crate) struct Disk(Arc<Mutex<State>>);
 
 impl Disk {
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
     }
 
-    fn options(&self) -> JournalOptions {
+    pub(crate) fn options(&self) -> JournalOptions {
         let disk = self.clone();
         let open = move || {
             let mut state = disk.state();

@@ -14,6 +14,7 @@ mod data;
 mod diff;
 mod format_1;
 mod group;
+mod handover;
 mod journal;
 mod lost_answers;
 mod mending;

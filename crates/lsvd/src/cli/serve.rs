@@ -65,6 +65,16 @@ pub(crate) struct Serve {
     #[arg(long, conflicts_with = "control")]
     pub(crate) no_control: bool,
 
+    /// Where writes that were answered and are not in the store yet are kept for the next daemon on this host, in case this one
+    /// is killed: a directory of this user alone, which may be in memory and takes up to --buffer. Without it clients that
+    /// reconnect may lose what they flush then [default: $XDG_RUNTIME_DIR/lsvd/handover, or else /run/lsvd/handover]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["read_only", "journal"])]
+    pub(crate) handover: Option<PathBuf>,
+
+    /// Answer writes from memory alone: for clients that do not reconnect
+    #[arg(long, conflicts_with = "handover")]
+    pub(crate) no_handover: bool,
+
     /// How log lines are written.
     #[command(flatten)]
     pub(crate) lines: LogLines,

@@ -18,7 +18,8 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use lsvd_nbd::{Limits, Listener, Server};
 use lsvd_volume::{
-    CollectOptions, CreateOptions, Error, JournalOptions, Moment, OpenOptions, UpkeepOptions, Volume,
+    CollectOptions, CreateOptions, Error, HandoverOptions, JournalOptions, Moment, OpenOptions,
+    UpkeepOptions, Volume,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -27,6 +28,7 @@ use tokio::time::MissedTickBehavior;
 use self::control::Control;
 use crate::cli::{Flush, Serve};
 use crate::control::daemon::Served;
+use crate::control::place;
 use crate::exit::{self, Exit, Usage};
 use crate::export::VolumeExport;
 use crate::process::{self, EndSignals};
@@ -181,7 +183,11 @@ fn places(arguments: &Serve) -> anyhow::Result<Vec<(Place, Option<Moment>)>> {
 
 /// Opens all volumes together; if one can not be opened the others are closed again.
 async fn open_all(arguments: &Serve, places: &[(Place, Option<Moment>)]) -> anyhow::Result<Vec<Served>> {
-    let opened = join_all(places.iter().map(|(place, moment)| open(arguments, place, moment.as_ref()))).await;
+    let writes = places.iter().any(|(_, moment)| moment.is_none());
+    let handover = if writes { handover(arguments)? } else { None };
+    let options = |place: &Place| options(arguments, handover.as_ref(), &place.name);
+    let opened = places.iter().map(|(place, moment)| open(arguments, place, moment.as_ref(), options(place)));
+    let opened = join_all(opened).await;
     let mut volumes = Vec::new();
     let mut failure = None;
     for result in opened {
@@ -199,8 +205,12 @@ async fn open_all(arguments: &Serve, places: &[(Place, Option<Moment>)]) -> anyh
     Err(failure)
 }
 
-async fn open(arguments: &Serve, place: &Place, moment: Option<&Moment>) -> anyhow::Result<Served> {
-    let options = options(arguments, &place.name);
+async fn open(
+    arguments: &Serve,
+    place: &Place,
+    moment: Option<&Moment>,
+    options: OpenOptions,
+) -> anyhow::Result<Served> {
     let bucket = place.bucket.clone();
     let opened = if let Some(moment) = moment {
         Volume::open_read_only_at(bucket, moment, options).await
@@ -227,6 +237,7 @@ async fn open(arguments: &Serve, place: &Place, moment: Option<&Moment>) -> anyh
         size_bytes = opened.size_bytes,
         epoch = opened.epoch.0,
         read_only = opened.read_only,
+        hands_over = opened.hands_over,
         objects_processed = opened.recovery.objects_processed,
         objects_archived = opened.recovery.objects_archived,
         journal_records = opened.recovery.journal_records,
@@ -262,7 +273,29 @@ fn journal(arguments: &Serve, name: &str) -> Option<JournalOptions> {
     Some(options)
 }
 
-fn options(arguments: &Serve, name: &str) -> OpenOptions {
+/// Where this daemon hands over to the next one; without a directory of the user's own choice, none if it can not be had.
+fn handover(arguments: &Serve) -> anyhow::Result<Option<HandoverOptions>> {
+    if arguments.no_handover || arguments.read_only || arguments.journal.flush == Flush::Journal {
+        return Ok(None);
+    }
+    let directory = arguments.handover.clone().unwrap_or_else(place::usual_handover);
+    let made = place::own(&directory).and_then(|directory| {
+        HandoverOptions::directory(&directory).with_context(|| format!("'{}'", directory.display()))
+    });
+    match made {
+        Ok(handover) => Ok(Some(handover)),
+        Err(error) if arguments.handover.is_some() => Err(error.context("--handover")),
+        Err(error) => {
+            tracing::warn!(
+                "if this daemon is killed, writes that it answered and nobody flushed are lost, which clients that reconnect \
+                 do not notice: {error:#}; name another directory with --handover DIR"
+            );
+            Ok(None)
+        }
+    }
+}
+
+fn options(arguments: &Serve, handover: Option<&HandoverOptions>, name: &str) -> OpenOptions {
     let limits = &arguments.limits;
     OpenOptions {
         batch_bytes_max: limits.batch,
@@ -279,6 +312,7 @@ fn options(arguments: &Serve, name: &str) -> OpenOptions {
         accept_shorter_log: arguments.accept_shorter_log,
         if_free: arguments.if_free,
         journal: journal(arguments, name),
+        handover: handover.cloned(),
         abandon_journal: arguments.journal.abandon_journal,
         ..OpenOptions::default()
     }

@@ -34,13 +34,18 @@ const SUFFIX: &str = ".sock";
 
 /// The directory of daemons of this user, as `lsvd serve` makes it: `$XDG_RUNTIME_DIR/lsvd/control`, or below `/run`.
 pub(crate) fn usual() -> PathBuf {
-    directory_of(runtime_dir())
+    directory_of(runtime_dir()).join("control")
+}
+
+/// Where daemons of this user hand over to each other, unless they are told another place.
+pub(crate) fn usual_handover() -> PathBuf {
+    directory_of(runtime_dir()).join("handover")
 }
 
 /// Where clients look: also where the system's daemons are.
 pub(crate) fn looked_through() -> Vec<PathBuf> {
     let mut places = vec![usual()];
-    let system = directory_of(None);
+    let system = directory_of(None).join("control");
     if !places.contains(&system) {
         places.push(system);
     }
@@ -52,7 +57,7 @@ fn runtime_dir() -> Option<PathBuf> {
 }
 
 fn directory_of(runtime_dir: Option<PathBuf>) -> PathBuf {
-    runtime_dir.unwrap_or_else(|| PathBuf::from("/run")).join("lsvd").join("control")
+    runtime_dir.unwrap_or_else(|| PathBuf::from("/run")).join("lsvd")
 }
 
 /// The link of the volume in `directory`.
@@ -98,11 +103,8 @@ impl Place {
     /// # Errors
     /// Says what is in the way; nothing of others' was changed.
     pub(crate) async fn make(directory: &Path) -> anyhow::Result<(Self, UnixListener)> {
-        let directory = std::path::absolute(directory)?;
+        let directory = own(directory).context("for the control socket")?;
         let shown = directory.display();
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-        made.with_context(|| format!("cannot make '{shown}' for the control socket"))?;
-        check_owner(&directory)?;
         let _lock = lock(&directory).await.with_context(|| format!("cannot lock '{shown}'"))?;
         let pid = std::process::id();
         for nth in 0..SAME_PID_MAX {
@@ -190,6 +192,18 @@ impl Drop for Place {
     }
 }
 
+/// Makes a directory of this user alone, if it is missing; its absolute path.
+///
+/// # Errors
+/// If it can not be made, or others could put something in it.
+pub(crate) fn own(directory: &Path) -> anyhow::Result<PathBuf> {
+    let directory = std::path::absolute(directory)?;
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+    made.with_context(|| format!("cannot make '{}'", directory.display()))?;
+    check_owner(&directory)?;
+    Ok(directory)
+}
+
 fn check_owner(directory: &Path) -> anyhow::Result<()> {
     let shown = directory.display();
     let found = fs::metadata(directory).with_context(|| format!("cannot look at '{shown}'"))?;
@@ -197,12 +211,12 @@ fn check_owner(directory: &Path) -> anyhow::Result<()> {
     let me = rustix::process::geteuid().as_raw();
     ensure!(
         found.uid() == me,
-        "'{shown}' belongs to the user {}: a control socket is made where nobody else can put one in its place",
+        "'{shown}' belongs to the user {}: it has to be where nobody else can put anything in its place",
         found.uid()
     );
     ensure!(
         found.mode() & 0o022 == 0,
-        "'{shown}' can be written by others: a control socket is made where nobody else can put one in its place"
+        "'{shown}' can be written by others: it has to be where nobody else can put anything in its place"
     );
     Ok(())
 }

@@ -226,7 +226,8 @@ fn a_full_disk_loses_nothing() {
     };
     let ballast = rig.path("bucket/ballast");
     fs::write(&ballast, vec![0; 2 << 20]).unwrap();
-    let daemon = rig.serve("db1", "s", &["--create", "64M", "--batch", "1M", "--io-timeout", "3s"]);
+    let daemon =
+        rig.serve("db1", "s", &["--create", "64M", "--batch", "1M", "--io-timeout", "3s", "--no-handover"]);
     let mut client = daemon.client("db1");
     client.call(write(0, block(1))).unwrap();
     client.call(Request::Flush).unwrap();

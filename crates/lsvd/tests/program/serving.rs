@@ -56,12 +56,18 @@ fn sigterm_closes_cleanly() {
     daemon.end().expect(0, &["SIGINT", "closed cleanly"]);
 }
 
-/// A store that takes nothing holds a shutdown up for the stated time and no longer; what is lost then is what a crash loses.
+/// A store that takes nothing holds a shutdown up for the stated time and no longer; what is lost then is what a crash loses:
+/// nothing, where the next daemon is handed what this one answered.
 #[test]
 fn a_shutdown_ends_in_time_without_the_store() {
+    shut_down_without_the_store(&["--shutdown-timeout", "1s", "--batch-age", "1h"], 2);
+    shut_down_without_the_store(&["--shutdown-timeout", "1s", "--batch-age", "1h", "--no-handover"], 1);
+}
+
+fn shut_down_without_the_store(flags: &[&str], left: u8) {
     let rig = Rig::new();
     rig.create("db1", "64M");
-    let daemon = rig.serve("db1", "s", &["--shutdown-timeout", "1s", "--batch-age", "1h"]);
+    let daemon = rig.serve("db1", "s", flags);
     let mut client = daemon.client("db1");
     client.call(write(0, block(1))).unwrap();
     client.call(Request::Flush).unwrap();
@@ -73,7 +79,34 @@ fn a_shutdown_ends_in_time_without_the_store() {
     std::fs::remove_file(rig.volume("db1")).unwrap();
     std::fs::rename(rig.path("away"), rig.volume("db1")).unwrap();
     let daemon = rig.serve("db1", "s", &[]);
-    assert_eq!(daemon.client("db1").call(read(0, 4096)).unwrap(), block(1));
+    assert_eq!(daemon.client("db1").call(read(0, 4096)).unwrap(), block(left));
+}
+
+/// Who reconnects flushes at the next daemon what this one answered: it is there. Nothing of the host is needed for what was
+/// flushed.
+#[test]
+fn a_killed_daemon_hands_over_what_it_answered() {
+    let rig = Rig::new();
+    rig.create("db1", "64M");
+    let place = rig.path("handover").display().to_string();
+    for flags in [&["--handover", &place][..], &["--flush", "journal", "--journal", &place]] {
+        let flags = [flags, &["--batch-age", "1h"]].concat();
+        let daemon = rig.serve("db1", "s", &flags);
+        let mut client = daemon.client("db1");
+        client.call(write(0, block(1))).unwrap();
+        client.call(Request::Flush).unwrap();
+        let many = (1..200).map(|index| write(index * 4096, block(2)));
+        client.pipeline(many, 16, |_, _| Ok(())).unwrap();
+        daemon.kill();
+        let daemon = rig.serve("db1", "s", &flags);
+        let mut client = daemon.client("db1");
+        client.call(Request::Flush).unwrap();
+        for index in [0, 1, 100, 199] {
+            assert_eq!(client.call(read(index * 4096, 4096)).unwrap(), block(if index == 0 { 1 } else { 2 }));
+        }
+        drop(client);
+        daemon.stop().expect(0, &["closed cleanly"]);
+    }
 }
 
 /// Rules 1 and 9: the second daemon has all that was flushed; the first fails its clients' I/O with ESHUTDOWN and

@@ -32,6 +32,12 @@ pub(super) const CASES: &[Entry] = &[
         journal,
     ),
     (
+        "crash-handover",
+        "killed at any moment on a host that lives: all that was answered, flushed or not, for who reconnects (rule 1)",
+        Needs::Directory,
+        handover,
+    ),
+    (
         "crash-control",
         "the judge passes a file and fails a cache that ignores flushes",
         Needs::Directory,
@@ -40,12 +46,17 @@ pub(super) const CASES: &[Entry] = &[
 ];
 
 fn object(world: &World) -> Result<()> {
-    rounds::run(world, |_| Vec::new())
+    rounds::run(world, false, |_| Vec::new())
+}
+
+fn handover(world: &World) -> Result<()> {
+    let place = world.dir.join("handover").display().to_string();
+    rounds::run(world, true, |_| ["--handover", &place].map(str::to_owned).to_vec())
 }
 
 fn journal(world: &World) -> Result<()> {
     let journal = world.dir.join("journal").display().to_string();
-    rounds::run(world, |chance| {
+    rounds::run(world, false, |chance| {
         // Ample, and so small that it is full now and then.
         let (size, batch) =
             [("8G", "8M"), ("16M", "8M"), ("2M", "512K")][usize::try_from(chance.below(3)).unwrap_or(0)];

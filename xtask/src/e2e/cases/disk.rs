@@ -16,7 +16,7 @@ use crate::shell;
 pub(super) fn modes(world: &World) -> [(&'static str, Vec<String>); 2] {
     let journal = world.dir.join("journal").display().to_string();
     let flags = ["--flush", "journal", "--journal", &journal].map(str::to_owned);
-    [("object", Vec::new()), ("journal", flags.to_vec())]
+    [("object", vec!["--no-handover".to_owned()]), ("journal", flags.to_vec())]
 }
 
 /// A volume that is served, attached and mounted.

@@ -91,7 +91,8 @@ impl<'a> Stage<'a> {
         std::fs::create_dir_all(&out)?;
         // The sandbox's network is this run's alone, so a port that is free now stays so.
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let (volume, flags) = ("db1".to_owned(), Vec::new());
+        // As after the loss of the host, but where the guest goes on with the next daemon.
+        let (volume, flags) = ("db1".to_owned(), vec!["--no-handover".to_owned()]);
         Ok(Self { world, out, port, client, file_system, connections: 1, volume, flags, round: 0 })
     }
 
@@ -287,7 +288,7 @@ fn virtio_restarts(world: &World) -> Result<()> {
 fn endure(world: &World, client: &'static str) -> Result<()> {
     world.create("db1", "2G")?;
     // Each of several is replaced by itself.
-    let stage = Stage { connections: 2, ..Stage::new(world, client, "ext4")? };
+    let stage = Stage { connections: 2, flags: Vec::new(), ..Stage::new(world, client, "ext4")? };
     let mut daemon = stage.serve()?;
     let mut machine = stage.boot("endure")?;
     for _ in 0..3 {
@@ -308,7 +309,7 @@ fn endure(world: &World, client: &'static str) -> Result<()> {
 /// Between two daemons the volume grows; the kernel is told when the second one answers.
 fn resize(world: &World) -> Result<()> {
     world.create("db1", "1G")?;
-    let stage = Stage { connections: 2, ..Stage::new(world, "kernel", "ext4")? };
+    let stage = Stage { connections: 2, flags: Vec::new(), ..Stage::new(world, "kernel", "ext4")? };
     let daemon = stage.serve()?;
     let mut machine = stage.boot("grow")?;
     stage.wait_for_records(&mut machine, RECORDS)?;
