@@ -203,7 +203,7 @@ fn plugged(overlay: &IntervalMap<Buffered>, prefix: &Prefix, moves: Vec<Move>) -
                     Mapping::Stored(Location { object, ordinal }) => {
                         Some(Move { extent, object: prefix.objects().get(object), ordinal })
                     }
-                    Mapping::Zero => None,
+                    Mapping::Zero | Mapping::Lost => None,
                 });
                 let stored: Vec<Move> = stored.collect();
                 let nameable = |one: &Move| one.object.identity.number.0 > 0;

@@ -184,6 +184,7 @@ impl Engine {
                 self.region_loaded(now, (region, place), content)
             }
             Event::JournalWritten { record } => self.journal_written(record),
+            Event::RegionLost { region, place, end } => self.region_lost(now, region, place, end),
             Event::JournalSynced { record } => self.journal_synced(record),
             Event::JournalFull => self.journal_full(),
             Event::Replayed { record, extent, content } => self.replayed(now, record, extent, content),
@@ -441,6 +442,7 @@ impl Engine {
         for block in mutation.missing().collect::<Vec<_>>() {
             match plan::block(&self.overlay, &self.prefix, block) {
                 BlockSource::Known(base) => mutation.set_base(block, base),
+                BlockSource::Lost => return self.complete(mutation.id, Outcome::BaseLost(block)),
                 source => reads.push((block, source)),
             }
         }
@@ -462,6 +464,11 @@ impl Engine {
             BlockSource::Absent(region) => {
                 self.bases_wanted.push((id, block));
                 self.want_region(region);
+            }
+            BlockSource::Lost => {
+                let mutation = self.release(id);
+                self.buffered_bytes -= mutation.held_bytes();
+                self.complete(id, Outcome::BaseLost(block));
             }
             BlockSource::Known(_) => unreachable!("it needs no fetch"),
         }

@@ -19,6 +19,13 @@ pub enum PlanPiece {
     Buffered(Bytes),
     /// This many zero bytes.
     Zeroes(u64),
+    /// This many bytes of which nobody knows where they are: a region of the map was lost.
+    Lost {
+        /// The first block of them.
+        block: BlockIndex,
+        /// How many bytes were asked for.
+        length_bytes: u64,
+    },
     /// In an object's payload.
     Stored {
         /// The object.
@@ -121,6 +128,7 @@ pub(crate) fn plan_read(
                 skip_bytes: u32::try_from(skip_bytes).expect("less than a block"),
                 length_bytes,
             },
+            Source::Mapped(Mapping::Lost) => PlanPiece::Lost { block: run.start, length_bytes },
             Source::Buffered(Content::Zero | Content::Trim)
             | Source::Mapped(Mapping::Zero)
             | Source::Hole => {
@@ -157,7 +165,9 @@ pub(crate) fn status(
         let from = run.start.offset_bytes().max(offset_bytes);
         let length_bytes = run.end().offset_bytes().min(end_bytes) - from;
         let (hole, zero) = match source {
-            Source::Buffered(Content::Data(_)) | Source::Mapped(Mapping::Stored(_)) => (false, false),
+            Source::Buffered(Content::Data(_)) | Source::Mapped(Mapping::Stored(_) | Mapping::Lost) => {
+                (false, false)
+            }
             Source::Buffered(Content::Zero) | Source::Mapped(Mapping::Zero) => (false, true),
             Source::Buffered(Content::Trim) | Source::Hole => (true, true),
         };
@@ -194,7 +204,8 @@ pub(crate) fn live(
 ) -> Result<Live, Vec<RegionIndex>> {
     let mut live = Live::default();
     walk(overlay, prefix, extent, |run, source| match source {
-        Source::Buffered(Content::Data(_)) | Source::Mapped(Mapping::Stored(_)) => {
+        // What is lost may come back by hand.
+        Source::Buffered(Content::Data(_)) | Source::Mapped(Mapping::Stored(_) | Mapping::Lost) => {
             live.add(run.start, run.count.0);
         }
         Source::Buffered(Content::Zero | Content::Trim) | Source::Mapped(Mapping::Zero) | Source::Hole => {}
@@ -207,6 +218,7 @@ pub(crate) enum BlockSource {
     Known(Bytes),
     Stored(Location),
     Absent(RegionIndex),
+    Lost,
 }
 
 pub(crate) fn block(overlay: &IntervalMap<Buffered>, prefix: &Prefix, block: BlockIndex) -> BlockSource {
@@ -218,6 +230,7 @@ pub(crate) fn block(overlay: &IntervalMap<Buffered>, prefix: &Prefix, block: Blo
         }
         None => match prefix.map().get(block) {
             Some(Mapping::Stored(location)) => BlockSource::Stored(location),
+            Some(Mapping::Lost) => BlockSource::Lost,
             Some(Mapping::Zero) | None => BlockSource::Known(Bytes::from_static(&ZERO_BLOCK)),
         },
     }

@@ -6,7 +6,8 @@
 //! regions come from. Invariants:
 //! 1. every block that the map points at is counted live at its object, once, as soon as its object is applied;
 //! 2. a capture holds the map as of its beginning: a region is captured before it changes;
-//! 3. only regions that a named checkpoint holds as they are leave memory.
+//! 3. only regions that a named checkpoint holds as they are leave memory;
+//! 4. what lost blocks were stays counted as live, so that nobody deletes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,6 +77,10 @@ pub struct CaptureStart {
     pub log: LogState,
     /// All objects.
     pub objects: Slots,
+    /// Whether blocks may be lost.
+    pub lossy: bool,
+    /// Of `parts`, such as are kept though no region is stored in them any more.
+    pub lost_parts: BTreeSet<PartId>,
     /// The regions that are stored as they are.
     pub stored: Vec<(RegionIndex, Place)>,
     /// The objects that they are stored in.
@@ -104,6 +109,10 @@ pub struct Prefix {
     places: BTreeMap<RegionIndex, Place>,
     /// The objects that they are in.
     parts: Vec<RootPart>,
+    /// Of these, such as hold, damaged, what lost blocks were: checkpoints go on referring to them.
+    lost_parts: BTreeSet<PartId>,
+    /// Whether blocks are lost, or were: then more is counted as live than the map points at.
+    lossy: bool,
     /// Marked clean for a checkpoint that is not named yet.
     unsaved: BTreeSet<RegionIndex>,
     capture: Option<Capture>,
@@ -127,6 +136,8 @@ impl Prefix {
             log: LogState::new(first),
             places: BTreeMap::new(),
             parts: Vec::new(),
+            lost_parts: BTreeSet::new(),
+            lossy: false,
             unsaved: BTreeSet::new(),
             capture: None,
             known_from: first,
@@ -148,6 +159,10 @@ impl Prefix {
         prefix.log = log;
         prefix.objects = ObjectTable::restore(objects);
         prefix.places = places.into_iter().collect();
+        let used: BTreeSet<PartId> = prefix.places.values().map(|place| place.part).collect();
+        let lost = parts.iter().map(|part| part.part).filter(|part| !used.contains(part));
+        prefix.lost_parts = lost.collect();
+        prefix.lossy = !prefix.lost_parts.is_empty();
         prefix.parts = parts;
         for &region in prefix.places.keys() {
             prefix.map.set_absent(region);
@@ -262,7 +277,7 @@ impl Prefix {
         }
         for (index, state) in self.objects.iter() {
             let (found, said) = (counted.get(&index).copied().unwrap_or(0), state.live_blocks);
-            if found > said || absent == 0 && found != said {
+            if found > said || absent == 0 && !self.lossy && found != said {
                 let number = state.record.identity.number;
                 return Err(format!(
                     "object {number} has {found} live blocks in memory, and {said} are counted"
@@ -276,8 +291,35 @@ impl Prefix {
     /// whose place is another by now, is left alone.
     pub fn load(&mut self, region: RegionIndex, place: Place, content: RegionContent) {
         if self.map.first_absent(region.extent()).is_some() && self.places.get(&region) == Some(&place) {
+            self.lossy |= content.iter().any(|(_, mapping)| *mapping == Mapping::Lost);
             self.map.load(region, content);
         }
+    }
+
+    /// Goes on without what an absent region held, as nobody can read that any more: all of it up to the block `end` is lost
+    /// until it is written again. What it pointed at stays counted as live, and the object that holds it, damaged, stays
+    /// too: should somebody be able to repair that one day, all is there.
+    pub fn lose(&mut self, region: RegionIndex, place: Place, end: BlockIndex) {
+        let whole = region.extent();
+        let blocks = whole.end().min(end).0.saturating_sub(whole.start.0);
+        if self.map.first_absent(whole).is_some() && self.places.get(&region) == Some(&place) {
+            let lost = Extent::new(whole.start.0, blocks);
+            self.map.load(region, (blocks > 0).then_some((lost, Mapping::Lost)));
+            // The next checkpoint says so; until then it stays in memory.
+            self.unsaved.insert(region);
+            self.lost_parts.insert(place.part);
+            self.lossy = true;
+        }
+    }
+
+    /// Whether blocks are lost, or were.
+    pub fn is_lossy(&self) -> bool {
+        self.lossy
+    }
+
+    /// Says that blocks were lost before.
+    pub fn set_lossy(&mut self, lossy: bool) {
+        self.lossy |= lossy;
     }
 
     /// A run is used: its first and its last region leave memory after others.
@@ -491,6 +533,8 @@ impl Prefix {
             objects: self.objects.slots().clone(),
             stored: stored.map(|(&region, &place)| (region, place)).collect(),
             parts: self.parts.clone(),
+            lossy: self.lossy,
+            lost_parts: self.lost_parts.clone(),
             regions: pending.len(),
         };
         self.capture = Some(Capture { pending, early: BTreeMap::new() });

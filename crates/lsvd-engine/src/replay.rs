@@ -11,8 +11,8 @@ use lsvd_format::checkpoint::RegionIndex;
 use lsvd_format::log_object::{Entry, Header};
 use lsvd_format::superblock::Line;
 use lsvd_format::{
-    AnyHeader, BLOCK_BYTES, Epoch, Extent, JournalId, ObjectFormat, ObjectIdentity, SequenceNumber, VolumeId,
-    WriterId, v1,
+    AnyHeader, BLOCK_BYTES, BlockIndex, Epoch, Extent, JournalId, ObjectFormat, ObjectIdentity,
+    SequenceNumber, VolumeId, WriterId, v1,
 };
 
 use crate::log::{LastData, LogState};
@@ -152,6 +152,17 @@ impl Replay {
     pub fn load(&mut self, region: RegionIndex, place: Place, content: RegionContent) {
         self.prefix.load(region, place, content);
         self.apply();
+    }
+
+    /// Goes on without what a region held: see [`Prefix::lose`].
+    pub fn lose(&mut self, region: RegionIndex, place: Place) {
+        self.prefix.lose(region, place, BlockIndex(self.blocks));
+        self.apply();
+    }
+
+    /// Says that blocks of this volume were lost before.
+    pub fn set_lossy(&mut self, lossy: bool) {
+        self.prefix.set_lossy(lossy);
     }
 
     fn apply(&mut self) {

@@ -124,6 +124,16 @@ pub enum Event {
         /// What its checkpoint holds of it.
         content: RegionContent,
     },
+    /// What [`Action::LoadRegion`] asked for can not be read, nor made again, and what is durable waits for it: it is lost, up
+    /// to a block, and all goes on.
+    RegionLost {
+        /// The region.
+        region: RegionIndex,
+        /// Where it was to be read.
+        place: Place,
+        /// Where the volume ends, at its largest.
+        end: BlockIndex,
+    },
     /// The journal has all records up to this one: they survive the loss of this process.
     JournalWritten {
         /// The last of them.
@@ -216,6 +226,8 @@ pub enum Outcome {
     Done,
     /// A block that it changes in part could not be read; it was not and will not be applied.
     BaseUnreadable,
+    /// This block, which it changes in part, is lost; it was not and will not be applied.
+    BaseLost(BlockIndex),
     /// Given up. If it was `applied` it stays so, and is durable some time; otherwise it never will be applied.
     Cancelled {
         /// Whether it is in the order of writes.

@@ -170,7 +170,7 @@ impl World {
                     self.completed.insert(id);
                 }
             }
-            Outcome::BaseUnreadable | Outcome::Cancelled { applied: false } => {
+            Outcome::BaseUnreadable | Outcome::BaseLost(_) | Outcome::Cancelled { applied: false } => {
                 self.flushes.remove(&id);
                 self.never.insert(id);
             }
@@ -192,6 +192,7 @@ impl World {
             match piece {
                 PlanPiece::Buffered(bytes) => out.extend_from_slice(&bytes),
                 PlanPiece::Zeroes(bytes) => out.extend(std::iter::repeat_n(0, bytes as usize)),
+                PlanPiece::Lost { .. } => panic!("nothing is lost"),
                 PlanPiece::Stored { object, ordinal, blocks, skip_bytes, length_bytes } => {
                     let number = engine.object(object).identity.number;
                     let all = self.stored[&number.0].payload.concat();

@@ -39,6 +39,7 @@ pub const FEATURES_KNOWN: &[&str] = &[
     FEATURE_ROLLBACK,
     FEATURE_RESIZE,
     FEATURE_REMOVED,
+    FEATURE_LOST_BLOCKS,
 ];
 /// Of `features_to_write` while a journal is in use: whoever does not know journals would write past it.
 pub const FEATURE_JOURNAL: &str = "journal";
@@ -51,6 +52,9 @@ pub const FEATURE_CHECKPOINT: &str = "checkpoint";
 /// Of `features_to_read` since the volume's removal began: whoever does not know removal would take what is left of it for
 /// a damaged volume, or begin to write it.
 pub const FEATURE_REMOVED: &str = "removed";
+/// Of `features_to_read` since a region of the map was lost: whoever does not know lost blocks would take a region that has
+/// some for damaged altogether.
+pub const FEATURE_LOST_BLOCKS: &str = "lost-blocks";
 /// The smallest window: below it no two objects could be in flight.
 pub const WINDOW_MIN: u64 = 2;
 /// The largest window.
@@ -190,6 +194,19 @@ impl Superblock {
         }
         self.checkpoints = checkpoints;
         self
+    }
+
+    /// The same of a volume whose checkpoints may have lost blocks. That stays so.
+    pub fn with_lost_blocks(mut self) -> Self {
+        if !self.has_lost_blocks() {
+            self.features_to_read.push(FEATURE_LOST_BLOCKS.to_owned());
+        }
+        self
+    }
+
+    /// Whether its checkpoints may have lost blocks.
+    pub fn has_lost_blocks(&self) -> bool {
+        self.features_to_read.iter().any(|feature| feature == FEATURE_LOST_BLOCKS)
     }
 
     /// The features to write that this lsvd does not know. If there are any, open the volume read-only.

@@ -92,6 +92,9 @@ impl Checkpointer {
                 history::thin(&mut kept, superblock.moments.history_ms, superblock.written_unix_ms);
                 superblock.log_reached = superblock.log_reached.max(Some(as_of));
                 *superblock = superblock.clone().with_checkpoints(kept).with_moments(moments);
+                if start.lossy {
+                    *superblock = superblock.clone().with_lost_blocks();
+                }
             })
             .await?;
         self.core.wounds().note_named(checkpoint, &start.stored);
@@ -242,7 +245,8 @@ fn root(
     regions.sort_unstable_by_key(|(region, _)| *region);
     // A log that was wound back by hand may reach beyond a size that it had later.
     let reaches = regions.last().map_or(0, |(region, _)| region.extent().start.0 + 1);
-    let used: BTreeSet<PartId> = regions.iter().map(|(_, place)| place.part).collect();
+    let mut used: BTreeSet<PartId> = regions.iter().map(|(_, place)| place.part).collect();
+    used.extend(&start.lost_parts);
     parts.retain(|part| used.contains(&part.part));
     parts.sort_unstable_by_key(|part| part.part);
     let place = |&(region, place): &(RegionIndex, Place)| {

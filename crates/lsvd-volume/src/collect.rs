@@ -7,7 +7,7 @@
 //! some rounds are under way at once, so that one reads while the other's object is stored. What comes back in what time
 //! is told to who slows clients down. A victim that is damaged keeps nobody: it is left alone for this opening.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -287,13 +287,32 @@ async fn move_live(core: &Arc<Core>, victims: &Victims, blocks: u64) -> Result<u
     }
     let passed_over = core.wounds().passed_over.clone();
     moves.retain(|one| !passed_over.contains(&one.object.identity.number));
+    let lossy = core.engine(|engine| engine.prefix().is_lossy());
+    let with_loss = if lossy { with_lost_blocks(victims, &moves) } else { Vec::new() };
     let mut moved_bytes = 0;
     for moves in batches(moves, blocks) {
         moved_bytes += lsvd_engine::moved_bytes(&moves);
         let payload = fetch(core, &moves).await?;
         core.collected(moves, payload).await?;
     }
+    let mut wounds = core.wounds();
+    for number in with_loss {
+        wounds.pass_over(number);
+    }
+    drop(wounds);
     Ok(moved_bytes)
+}
+
+/// Victims of which not all that counts as live is to move: what lost blocks were counts for ever, and whoever was chosen for
+/// that is not to be chosen again and again.
+fn with_lost_blocks(victims: &Victims, moves: &[Move]) -> Vec<SequenceNumber> {
+    let mut moved = BTreeMap::<SequenceNumber, u64>::new();
+    for one in moves {
+        *moved.entry(one.object.identity.number).or_default() += one.extent.count.0;
+    }
+    let numbers = victims.iter().map(|(_, state)| (state.record.identity.number, state.live_blocks));
+    let less = numbers.filter(|(number, live)| moved.get(number).is_none_or(|moved| moved < live));
+    less.map(|(number, _)| number).collect()
 }
 
 /// Where each run of the victims' payloads was written.

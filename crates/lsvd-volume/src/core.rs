@@ -610,6 +610,7 @@ impl Core {
         match outcome {
             Outcome::Done => Ok(()),
             Outcome::BaseUnreadable => Err(base_error.unwrap_or_else(|| self.timed_out())),
+            Outcome::BaseLost(block) => Err(self.lost(block)),
             Outcome::Cancelled { .. } => {
                 // The store's own words are better than "it took too long".
                 let upload_error = self.lock().upload_errors.values().next().cloned();

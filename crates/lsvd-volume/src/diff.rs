@@ -16,6 +16,7 @@ use lsvd_format::superblock::Superblock;
 use lsvd_format::{AnyHeader, BLOCK_BYTES, SequenceNumber, VolumeId, names};
 
 use crate::Error;
+use crate::mend::lost;
 use crate::moments::{At, Moment, recover_at};
 use crate::recovery::recover_for_reading;
 use crate::regions::read_regions;
@@ -152,14 +153,15 @@ impl Side {
         let run = |(extent, mapping): (lsvd_format::Extent, Mapping)| {
             let content = match mapping {
                 Mapping::Zero => Content::Zero,
+                Mapping::Lost => return Err(lost(store, &self.prefix, extent.start)),
                 Mapping::Stored(at) => {
                     let number = self.prefix.objects().get(at.object).identity.number;
                     Content::Stored { number, ordinal: u64::from(at.ordinal.0) }
                 }
             };
-            Run { start: extent.start.0, end: extent.end().0, content }
+            Ok(Run { start: extent.start.0, end: extent.end().0, content })
         };
-        Ok(content.into_iter().map(run).collect())
+        content.into_iter().map(run).collect()
     }
 }
 

@@ -8,14 +8,14 @@
 use std::collections::BTreeSet;
 
 use futures::StreamExt;
-use lsvd_engine::{Place, Prefix, Replay};
-use lsvd_format::checkpoint::{RegionIndex, Root};
+use lsvd_engine::{Place, Prefix, RegionContent, Replay};
+use lsvd_format::checkpoint::{RegionIndex, Root, encode_region};
 use lsvd_format::superblock::{CheckpointRef, Superblock};
-use lsvd_format::{ObjectIdentity, SequenceNumber, names};
+use lsvd_format::{BLOCK_BYTES, BlockIndex, ObjectIdentity, SequenceNumber, names};
 
 use crate::Error;
 use crate::recovery::{HEADERS_AT_ONCE, prefix_of};
-use crate::regions::{read_regions, read_root};
+use crate::regions::{read_regions, read_root, region_run};
 use crate::store::VolumeStore;
 
 /// What was found damaged while the volume is open.
@@ -143,6 +143,72 @@ pub(crate) async fn rebuild(
         return Err(store.corrupt(store.log_name(stamp.as_of), reason));
     }
     Ok(Some(Rebuilt { prefix: replay.finish(), poor }))
+}
+
+/// What was made again of a region, as the map `now` names it; nothing if it does not fit what was stored there.
+///
+/// # Errors
+/// Why it does not fit.
+pub(crate) fn fitted(
+    store: &VolumeStore,
+    rebuilt: &Prefix,
+    now: &Prefix,
+    (region, place): (RegionIndex, Place),
+) -> Result<RegionContent, Error> {
+    let name = names::checkpoint_part(&place.part);
+    let corrupt = |reason: String| store.corrupt(name.clone(), format!("made again, {reason}"));
+    let content = rebuilt.region_for(region, now.objects());
+    let checked = content.and_then(|content| {
+        now.check_live(&content)?;
+        now.check_region(&content)?;
+        Ok(content)
+    });
+    checked.map_err(corrupt)
+}
+
+/// Whether what was made again has the length of what was stored there.
+///
+/// # Errors
+/// That it has another one.
+pub(crate) fn check_length(
+    store: &VolumeStore,
+    superblock: &Superblock,
+    (region, place): (RegionIndex, Place),
+    content: &RegionContent,
+) -> Result<(), Error> {
+    let mut bytes = Vec::new();
+    let runs = content.iter().map(|&(extent, mapping)| region_run(extent, mapping));
+    encode_region(superblock.volume_id, place.part, region, runs, &mut bytes);
+    if bytes.len() == place.length_bytes as usize {
+        return Ok(());
+    }
+    let reason = format!("made again, it has {} bytes, and not {}", bytes.len(), place.length_bytes);
+    Err(store.corrupt(names::checkpoint_part(&place.part), reason))
+}
+
+/// That nobody knows what a block holds: its region of the map was lost.
+pub(crate) fn lost(store: &VolumeStore, prefix: &Prefix, block: BlockIndex) -> Error {
+    let region = RegionIndex::of(block);
+    let place = prefix.find_place(region);
+    let object =
+        place.map_or_else(|| names::CHECKPOINT_FOLDER.to_owned(), |at| names::checkpoint_part(&at.part));
+    let reason = format!(
+        "region {region} of the map was lost, as every checkpoint of it was damaged: what the volume holds from byte {} on is \
+         not known until it is written or discarded",
+        block.0 * BLOCK_BYTES
+    );
+    store.corrupt(object, reason)
+}
+
+/// Says that a region is lost, and what of.
+pub(crate) fn tell_loss(store: &VolumeStore, region: RegionIndex, place: Place, error: &Error) {
+    let (from, until) = (region.extent().start.0 * BLOCK_BYTES, region.extent().end().0 * BLOCK_BYTES);
+    let Place { offset_bytes, length_bytes, .. } = place;
+    tracing::error!(
+        volume = %store.label(), object = %names::checkpoint_part(&place.part), offset_bytes, length_bytes,
+        "region {region} of the map is LOST: {error}; bytes {from} to {until} of the volume are I/O errors until they are \
+         written or discarded; all else goes on. The damaged object, and all that it may refer to, is kept"
+    );
 }
 
 /// Whether a checkpoint has a region at this place.

@@ -194,12 +194,13 @@ async fn recover_line(
             Some(base) => match read_prefix(store, superblock, base, stored).await? {
                 Some(prefix) => {
                     let may_be_gone = !superblock.checkpoints.iter().skip(1).any(|kept| kept == base);
-                    Some(Behind { stamp: base.stamp, prefix, may_be_gone })
+                    Some(Behind { stamp: base.stamp, prefix, may_be_gone, may_lose: false })
                 }
                 None => continue,
             },
         };
-        let Some(recovered) = replay_log(store, superblock, line, behind, true).await? else { continue };
+        let recovered = replay_log(store, superblock, line, behind, true).await?;
+        let Some(recovered) = recovered.whole() else { continue };
         match (recovered.replay.last(), recovered.damage) {
             (Some((last, _)), _) if last == as_of => {
                 return Ok(Recovered { base, damage: None, ..recovered });

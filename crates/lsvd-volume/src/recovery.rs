@@ -4,17 +4,20 @@
 //! listing or a definite "not found" ends the log (rule 4); what an object means, replay knows. Its requests: two listings,
 //! a GET of the root, and what the objects behind it need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
 use lsvd_backend::Listed;
-use lsvd_engine::{LastData, LogState, ObjectIndex, ObjectRecord, ObjectState, Place, Prefix, Replay};
-use lsvd_format::checkpoint::{CheckpointStamp, PartId, Root};
+use lsvd_engine::{
+    LastData, LogState, ObjectIndex, ObjectRecord, ObjectState, Place, Prefix, RegionContent, Replay,
+};
+use lsvd_format::checkpoint::{CheckpointStamp, PartId, RegionIndex, Root};
 use lsvd_format::superblock::{CheckpointRef, Line, Superblock};
 use lsvd_format::{AnyHeader, ObjectIdentity, SequenceNumber, SuperblockNumber, names};
 
 use crate::Error;
 use crate::checkpoint::CHECKPOINTS_KEPT;
+use crate::mend::{Rebuilt, check_length, fitted, rebuild, tell_loss};
 use crate::regions::{read_regions, read_root};
 use crate::root::newest_readable;
 use crate::stamp::{self, Own};
@@ -51,22 +54,31 @@ pub(crate) async fn recover(
         false => stored_parts(store).await?,
     };
     let line = superblock.own_line();
+    // Whether a region of the map alone was in the way.
+    let mut region_failed = false;
     let mut unusable = Vec::new();
     // Newest first: the one before is used only if this one is no good, and says so.
-    for checkpoint in superblock.checkpoints.iter().rev() {
-        if let Some(prefix) = read_prefix(store, superblock, checkpoint, &stored).await? {
-            let behind = Behind {
-                stamp: checkpoint.stamp,
-                prefix,
-                may_be_gone: *checkpoint == superblock.checkpoints[0],
-            };
-            if let Some(recovered) =
-                replay_log(store, superblock, &line, Some(behind), stop_at_damage).await?
-            {
-                return Ok(Recovered { base: Some(*checkpoint), unusable, ..recovered });
-            }
+    for may_lose in [false, true] {
+        // What no checkpoint has whole is lost rather than all that is beside it.
+        if may_lose && !region_failed {
+            break;
         }
-        unusable.push(*checkpoint);
+        unusable.clear();
+        for checkpoint in superblock.checkpoints.iter().rev() {
+            if let Some(prefix) = read_prefix(store, superblock, checkpoint, &stored).await? {
+                let may_be_gone = *checkpoint == superblock.checkpoints[0];
+                let behind = Behind { stamp: checkpoint.stamp, prefix, may_be_gone, may_lose };
+                match replay_log(store, superblock, &line, Some(behind), stop_at_damage).await? {
+                    Replayed::Whole(recovered) => {
+                        unusable.extend(recovered.unusable.iter().copied());
+                        return Ok(Recovered { base: Some(*checkpoint), unusable, ..*recovered });
+                    }
+                    Replayed::RegionDamaged => region_failed = true,
+                    Replayed::Other => {}
+                }
+            }
+            unusable.push(*checkpoint);
+        }
     }
     if let Some(oldest) = superblock.checkpoints.first() {
         let name = names::checkpoint_part(&oldest.part);
@@ -75,7 +87,7 @@ pub(crate) async fn recover(
         return Err(store.corrupt(name, reason));
     }
     let recovered = replay_log(store, superblock, &line, None, stop_at_damage).await?;
-    Ok(recovered.expect("a log from its beginning can be followed"))
+    Ok(recovered.whole().expect("a log from its beginning can be followed"))
 }
 
 /// Recovers the volume for a reader, from the newest superblock, or with `skip_damaged` from the newest that can be read.
@@ -131,10 +143,16 @@ pub(crate) async fn read_prefix(
     stored: &BTreeMap<PartId, u64>,
 ) -> Result<Option<Prefix>, Error> {
     let reason = match read_root(store, superblock.volume_id, checkpoint).await {
-        Ok(root) => match root.parts.iter().find(|part| stored.get(&part.part) != Some(&part.object_bytes)) {
-            None => return Ok(Some(prefix_of(root))),
-            Some(part) => format!("'{}' is not there, or not whole", names::checkpoint_part(&part.part)),
-        },
+        Ok(root) => {
+            // What is kept for lost blocks alone is of no use here.
+            let used: BTreeSet<u32> = root.regions.iter().map(|place| place.part).collect();
+            let mut parts =
+                (0..).zip(&root.parts).filter(|(nth, _)| used.contains(nth)).map(|(_, part)| part);
+            match parts.find(|part| stored.get(&part.part) != Some(&part.object_bytes)) {
+                None => return Ok(Some(prefix_of(root))),
+                Some(part) => format!("'{}' is not there, or not whole", names::checkpoint_part(&part.part)),
+            }
+        }
         Err(error @ (Error::Corrupt { .. } | Error::Missing { .. })) => error.to_string(),
         Err(error) => return Err(error),
     };
@@ -151,21 +169,42 @@ pub(crate) struct Behind {
     pub(crate) prefix: Prefix,
     /// The object that it is as of may be deleted: only what is above the oldest kept one stays for sure.
     pub(crate) may_be_gone: bool,
+    /// Regions that can neither be read nor made again are given up.
+    pub(crate) may_lose: bool,
 }
 
-/// Replays a line of the log, behind a checkpoint or from its beginning. Gives `None` if the checkpoint does not belong to
-/// this log. What is not on the line is not looked at.
+/// What came of replaying a line behind a checkpoint.
+pub(crate) enum Replayed {
+    /// All that there is.
+    Whole(Box<Recovered>),
+    /// A region that the log changes is damaged there.
+    RegionDamaged,
+    /// The checkpoint does not belong to this log.
+    Other,
+}
+
+impl Replayed {
+    pub(crate) fn whole(self) -> Option<Recovered> {
+        match self {
+            Self::Whole(recovered) => Some(*recovered),
+            Self::RegionDamaged | Self::Other => None,
+        }
+    }
+}
+
+/// Replays a line of the log, behind a checkpoint or from its beginning. What is not on the line is not looked at.
 pub(crate) async fn replay_log(
     store: &VolumeStore,
     superblock: &Superblock,
     line: &Line,
     behind: Option<Behind>,
     stop_at_damage: bool,
-) -> Result<Option<Recovered>, Error> {
+) -> Result<Replayed, Error> {
+    let may_lose = behind.as_ref().is_some_and(|behind| behind.may_lose);
     let (volume, size_bytes, window) =
         (superblock.volume_id, superblock.largest_size_bytes(), superblock.window);
     let (replay, behind) = match behind {
-        Some(Behind { stamp, prefix, may_be_gone }) => {
+        Some(Behind { stamp, prefix, may_be_gone, .. }) => {
             (Replay::from(volume, size_bytes, window, prefix), Some((stamp, may_be_gone)))
         }
         None => (Replay::new(volume, size_bytes, window, superblock.log_first_number), None),
@@ -174,6 +213,7 @@ pub(crate) async fn replay_log(
     if let Some(layout) = &superblock.log_layout {
         replay = replay.taking_format_1(layout.append_format);
     }
+    replay.set_lossy(superblock.has_lost_blocks());
     // The checkpoint's own object is listed, too: it says whether the log still has it.
     let after = behind.and_then(|(stamp, _)| stamp.as_of.0.checked_sub(1)).map(SequenceNumber);
     // What lies below the first number is of a volume that was here before.
@@ -186,12 +226,12 @@ pub(crate) async fn replay_log(
         let of = (superblock.volume_id, stamp);
         match stamp::compare(store, of, replay.prefix(), own, may_be_gone).await? {
             Own::Same => {}
-            Own::Other => return Ok(None),
+            Own::Other => return Ok(Replayed::Other),
             Own::Damaged(damage) if stop_at_damage => {
                 tracing::error!(
                     "{damage}; whether a checkpoint was made of it can not be known: the one before is tried"
                 );
-                return Ok(None);
+                return Ok(Replayed::Other);
             }
             Own::Damaged(damage) => return Err(damage),
         }
@@ -231,16 +271,20 @@ pub(crate) async fn replay_log(
         }
     }
     drop(headers);
-    match load_wanted(store, &mut replay).await {
-        Ok(()) => {}
-        // What is wrong is the checkpoint's: the log has no part in it.
-        Err(error @ (Error::Corrupt { .. } | Error::Missing { .. })) if behind.is_some() => {
-            tracing::error!("{error}; the checkpoint before is tried");
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
+    let mut unusable = Vec::new();
+    match may_lose {
+        true => unusable = load_or_lose(store, superblock, &mut replay).await?,
+        false => match load_wanted(store, &mut replay).await {
+            Ok(()) => {}
+            // What is wrong is the checkpoint's: the log has no part in it.
+            Err(error @ (Error::Corrupt { .. } | Error::Missing { .. })) if behind.is_some() => {
+                tracing::error!("{error}; the checkpoint before is tried");
+                return Ok(Replayed::RegionDamaged);
+            }
+            Err(error) => return Err(error),
+        },
     }
-    Ok(Some(Recovered { replay, strays, unbegun_mark, damage, base: None, unusable: Vec::new() }))
+    Ok(Replayed::Whole(Box::new(Recovered { replay, strays, unbegun_mark, damage, base: None, unusable })))
 }
 
 /// Loads the regions that what was taken in changes, and applies it.
@@ -257,6 +301,68 @@ pub(crate) async fn load_wanted(store: &VolumeStore, replay: &mut Replay) -> Res
             replay.load(region, place, content);
         }
     }
+}
+
+/// Loads the regions that what was taken in changes, and applies it. One that is damaged is made again from the checkpoint
+/// before; if that can not be, it is lost, which is said, and nothing else is. Gives the checkpoints that have one that was
+/// made again.
+pub(crate) async fn load_or_lose(
+    store: &VolumeStore,
+    superblock: &Superblock,
+    replay: &mut Replay,
+) -> Result<Vec<CheckpointRef>, Error> {
+    let mut poor = Vec::new();
+    loop {
+        let wanted = replay.wanted_regions();
+        if wanted.is_empty() {
+            return Ok(poor);
+        }
+        let places = wanted.into_iter().map(|region| (region, replay.prefix().place(region)));
+        let reads = futures::stream::iter(places.collect::<Vec<_>>())
+            .map(async |at| (at, read_regions(store, superblock.volume_id, vec![at]).await));
+        let mut reads = reads.buffer_unordered(HEADERS_AT_ONCE);
+        while let Some(((region, place), read)) = reads.next().await {
+            let content = read.and_then(|loaded| {
+                let content = loaded.into_iter().next().map(|(.., content)| content).unwrap_or_default();
+                let checked = replay.prefix().check_region(&content);
+                checked.map_err(|reason| store.corrupt(names::checkpoint_part(&place.part), reason))?;
+                Ok(content)
+            });
+            let error = match content {
+                Ok(content) => {
+                    replay.load(region, place, content);
+                    continue;
+                }
+                Err(error @ (Error::Corrupt { .. } | Error::Missing { .. })) => error,
+                Err(error) => return Err(error),
+            };
+            match make_again(store, superblock, replay.prefix(), (region, place)).await {
+                Ok(Some((content, with_damage))) => {
+                    poor.extend(with_damage);
+                    replay.load(region, place, content);
+                }
+                Ok(None) | Err(Error::Corrupt { .. } | Error::Missing { .. }) => {
+                    tell_loss(store, region, place, &error);
+                    replay.lose(region, place);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+async fn make_again(
+    store: &VolumeStore,
+    superblock: &Superblock,
+    now: &Prefix,
+    at: (RegionIndex, Place),
+) -> Result<Option<(RegionContent, Vec<CheckpointRef>)>, Error> {
+    let Some(Rebuilt { prefix, poor }) = rebuild(store, superblock, at.0, at.1).await? else {
+        return Ok(None);
+    };
+    let content = fitted(store, &prefix, now, at)?;
+    check_length(store, superblock, at, &content)?;
+    Ok(Some((content, poor)))
 }
 
 /// The prefix that a checkpoint holds.

@@ -124,6 +124,7 @@ fn decode(
 fn mapping(content: RunContent) -> Mapping {
     match content {
         RunContent::Zero => Mapping::Zero,
+        RunContent::Lost => Mapping::Lost,
         RunContent::Stored { slot, ordinal } => {
             Mapping::Stored(Location { object: ObjectIndex(slot.0), ordinal })
         }
@@ -134,6 +135,7 @@ fn mapping(content: RunContent) -> Mapping {
 pub(crate) fn run_content(mapping: Mapping) -> RunContent {
     match mapping {
         Mapping::Zero => RunContent::Zero,
+        Mapping::Lost => RunContent::Lost,
         Mapping::Stored(Location { object, ordinal }) => RunContent::Stored { slot: Slot(object.0), ordinal },
     }
 }

@@ -22,7 +22,7 @@ use lsvd_format::{
 };
 
 use crate::acceptance::in_use;
-use crate::recovery::{Recovered, is_unbegun_mark, load_wanted, recover};
+use crate::recovery::{Recovered, is_unbegun_mark, load_or_lose, recover};
 use crate::root::newest_readable;
 use crate::store::{Put, VolumeStore};
 use crate::wound_back::{drop_what_lies_behind, recover_shorter};
@@ -92,8 +92,9 @@ async fn end_older_writers(
     let environment = &options.environment;
     tracing::info!(volume = %store.label(), epoch = %superblock.epoch, "starting recovery");
     let ended = end_log(store, environment, (&mut number, &mut superblock), options.accept_shorter_log);
-    let Ended { mut replay, mut strays, fence, base, unusable } = ended.await?;
-    load_wanted(store, &mut replay).await?; // of what was taken in on the way
+    let Ended { mut replay, mut strays, fence, base, mut unusable } = ended.await?;
+    // Of what was taken in on the way.
+    unusable.extend(load_or_lose(store, &superblock, &mut replay).await?);
     if store.append_format() == ObjectFormat::V1 {
         // Before the look for a newer writer: what is listed now is none of its objects.
         strays = store.list_log(Some(fence)).await?.iter().map(|entry| entry.number).collect();

@@ -29,7 +29,7 @@ pub(crate) async fn recover_shorter(
         Err(error) => return Err(error),
     };
     let line = superblock.own_line();
-    if let Some(recovered) = replay_log(store, superblock, &line, None, true).await? {
+    if let Some(recovered) = replay_log(store, superblock, &line, None, true).await?.whole() {
         let ends_there = recovered.damage.is_none() && recovered.strays.is_empty();
         let begins = recovered.replay.objects_processed() > 0;
         if ends_there && begins && live_but_gone(store, superblock, &recovered).await?.is_empty() {

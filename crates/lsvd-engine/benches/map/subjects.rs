@@ -43,7 +43,7 @@ impl Subject for ExtentMap {
     fn find(&self, block: u64) -> Option<(u32, u32)> {
         match self.get(BlockIndex(block))? {
             Mapping::Stored(location) => Some((location.object.0, location.ordinal.0)),
-            Mapping::Zero => None,
+            Mapping::Zero | Mapping::Lost => None,
         }
     }
 

@@ -110,6 +110,15 @@ impl Engine {
         self.loading.remove(&region);
     }
 
+    /// Whether what is durable can not be applied to the map without this absent region.
+    pub fn is_stuck_on(&self, region: RegionIndex) -> bool {
+        let first =
+            self.sealed.front().filter(|first| first.batch.header.identity.number < self.first_incomplete);
+        first.is_some_and(|first| {
+            self.prefix.needs(&first.batch.header, &self.progress, usize::MAX).contains(&region)
+        })
+    }
+
     /// Whether a region is in memory.
     pub fn is_resident(&self, region: RegionIndex) -> bool {
         self.prefix.map().first_absent(region.extent()).is_none()
@@ -162,8 +171,17 @@ impl Engine {
         (region, place): (RegionIndex, Place),
         content: RegionContent,
     ) {
-        self.loading.remove(&region);
         self.prefix.load(region, place, content);
+        self.region_is_there(now, region);
+    }
+
+    pub(super) fn region_lost(&mut self, now: Now, region: RegionIndex, place: Place, end: BlockIndex) {
+        self.prefix.lose(region, place, end);
+        self.region_is_there(now, region);
+    }
+
+    fn region_is_there(&mut self, now: Now, region: RegionIndex) {
+        self.loading.remove(&region);
         for (id, block) in self.take_bases_wanted(region) {
             match plan::block(&self.overlay, &self.prefix, block) {
                 BlockSource::Known(base) => self.base_read(now, id, block, Some(base)),

@@ -22,6 +22,8 @@ pub enum Mapping {
     Stored(Location),
     /// Zeroes that stay allocated.
     Zero,
+    /// Unknown: what said where they are stored is lost.
+    Lost,
 }
 
 impl Mapping {
@@ -32,7 +34,7 @@ impl Mapping {
             Self::Stored(Location { object, ordinal }) => {
                 Self::Stored(Location { object, ordinal: BlockOrdinal(ordinal.0.wrapping_add(blocks)) })
             }
-            Self::Zero => Self::Zero,
+            Self::Zero | Self::Lost => self,
         }
     }
 
@@ -43,7 +45,7 @@ impl Mapping {
             (Self::Stored(this), Self::Stored(next)) => {
                 this.object == next.object && u64::from(this.ordinal.0) + count == u64::from(next.ordinal.0)
             }
-            (Self::Zero, Self::Zero) => true,
+            (Self::Zero, Self::Zero) | (Self::Lost, Self::Lost) => true,
             _ => false,
         }
     }

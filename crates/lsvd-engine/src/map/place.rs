@@ -22,8 +22,9 @@ pub(super) struct Unfit;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Narrow([u8; 6]);
 
-/// The last ordinal of the last object is kept in the wide form, for this to be free.
+/// The last two ordinals of the last object are kept in the wide form, for these to be free.
 const ZERO: Narrow = Narrow([0xff; 6]);
+const LOST: Narrow = Narrow([0xff, 0xff, 0xff, 0xff, 0xfe, 0xff]);
 
 impl Place for Narrow {
     #[inline]
@@ -32,9 +33,10 @@ impl Place for Narrow {
             Mapping::Stored(Location { object, ordinal }) => {
                 let [a, b, c, d] = object.0.to_le_bytes();
                 let [e, f] = u16::try_from(ordinal.0).ok()?.to_le_bytes();
-                Some(Self([a, b, c, d, e, f])).filter(|packed| *packed != ZERO)
+                Some(Self([a, b, c, d, e, f])).filter(|packed| *packed != ZERO && *packed != LOST)
             }
             Mapping::Zero => Some(ZERO),
+            Mapping::Lost => Some(LOST),
         }
     }
 
@@ -42,6 +44,9 @@ impl Place for Narrow {
     fn unpack(self) -> Mapping {
         if self == ZERO {
             return Mapping::Zero;
+        }
+        if self == LOST {
+            return Mapping::Lost;
         }
         let [a, b, c, d, e, f] = self.0;
         Mapping::Stored(Location {
@@ -74,15 +79,18 @@ mod tests {
     fn what_fits_comes_back() {
         for mapping in [
             Mapping::Zero,
+            Mapping::Lost,
             stored(0, 0),
             stored(u32::MAX, 0),
-            stored(u32::MAX, 65_534),
+            stored(u32::MAX, 65_533),
             stored(u32::MAX - 1, 65_535),
             stored(0x1234_5678, 0x9abc),
         ] {
             assert_eq!(Narrow::pack(mapping).map(Narrow::unpack), Some(mapping));
         }
-        for mapping in [stored(0, 65_536), stored(7, u32::MAX), stored(u32::MAX, 65_535)] {
+        for mapping in
+            [stored(0, 65_536), stored(7, u32::MAX), stored(u32::MAX, 65_534), stored(u32::MAX, 65_535)]
+        {
             assert_eq!(Narrow::pack(mapping), None, "{mapping:?}");
         }
     }

@@ -85,6 +85,7 @@ fn mapping() -> impl Strategy<Value = Mapping> {
     prop_oneof![
         4 => location().prop_map(|(object, ordinal)| stored(object, ordinal)),
         1 => Just(Mapping::Zero),
+        1 => Just(Mapping::Lost),
     ]
 }
 
@@ -132,7 +133,7 @@ fn regions_of(extent: Extent) -> impl Iterator<Item = u32> {
 fn after(mapping: Mapping, blocks: u64) -> Mapping {
     match mapping {
         Mapping::Stored(Location { object, ordinal }) => stored(object.0, ordinal.0 + blocks as u32),
-        Mapping::Zero => Mapping::Zero,
+        Mapping::Zero | Mapping::Lost => mapping,
     }
 }
 

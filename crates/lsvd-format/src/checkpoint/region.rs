@@ -18,6 +18,8 @@ pub const REGION_BYTES_MIN: u64 = 4;
 pub const REGION_BYTES_MAX: u64 = 4 + REGION_BLOCKS * 12;
 
 const CHECKSUM_LEN: usize = 4;
+/// Stands for lost blocks, where else there is 0 or a slot, which has 32 bits: whoever does not know it finds damage.
+const LOST: u64 = (1 << 32) + 1;
 
 /// Blocks of a region that lie one after the other in one place. Blocks between two runs lie nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub enum RunContent {
         /// Where the run's first block lies in its payload; the others follow.
         ordinal: BlockOrdinal,
     },
+    /// Nobody knows where: what said so was damaged, and what was written since says nothing of them.
+    Lost,
 }
 
 /// Appends the bytes of a region of this volume, as they stand in this part.
@@ -64,6 +68,7 @@ pub fn encode_region(
         put_varint(out, run.extent.count.0);
         match run.content {
             RunContent::Zero => put_varint(out, 0),
+            RunContent::Lost => put_varint(out, LOST),
             RunContent::Stored { slot, ordinal } => {
                 put_varint(out, u64::from(slot.0) + 1);
                 put_varint(out, u64::from(ordinal.0));
@@ -112,6 +117,7 @@ fn decode_run(reader: &mut Reader<'_>, end: u64) -> Result<RegionRun, DecodeErro
     let extent = Extent::new(reader.above(end)?, reader.varint()?);
     let content = match reader.varint()? {
         0 => RunContent::Zero,
+        LOST => RunContent::Lost,
         above => {
             let slot = u32::try_from(above - 1)
                 .map_err(|_| reader.corrupt(format!("slot {} does not fit 32 bits", above - 1)))?;

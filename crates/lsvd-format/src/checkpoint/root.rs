@@ -48,7 +48,7 @@ pub struct Root {
     pub last_format: Option<ObjectFormat>,
     /// The log objects that the map may refer to: ascending by slot.
     pub objects: Vec<RootObject>,
-    /// The parts that the regions lie in.
+    /// The parts that the regions lie in; and such as hold, damaged, what lost blocks were, which are kept for that.
     pub parts: Vec<RootPart>,
     /// Where the regions are that have a run: ascending.
     pub regions: Vec<RegionPlace>,

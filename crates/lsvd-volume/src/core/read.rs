@@ -9,22 +9,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_engine::{Config, Engine, Event, ObjectRecord, Place, PlanPiece, RegionContent};
-use lsvd_format::checkpoint::{RegionIndex, encode_region};
-use lsvd_format::{SequenceNumber, SuperblockNumber, names};
+use lsvd_format::checkpoint::RegionIndex;
+use lsvd_format::{BLOCK_BYTES, BlockIndex, SequenceNumber, SuperblockNumber, names};
 use tokio::sync::oneshot;
 
 use super::Core;
 use crate::Error;
-use crate::mend::{Rebuilt, has, rebuild};
+use crate::mend::{Rebuilt, check_length, fitted, has, lost, rebuild, tell_loss};
 use crate::moments::{Moment, recover_at};
 use crate::recovery::recover_newest;
-use crate::regions::{read_regions, read_root, region_run};
+use crate::regions::{read_regions, read_root};
 use crate::root::newest_readable;
 use crate::volume::{ExtentStatus, Piece};
 
 /// Wait between tries to read a region of the map when the store has failed for longer than its own retries last.
 const LOAD_RETRY_FIRST: Duration = Duration::from_millis(500);
 const LOAD_RETRY_MAX: Duration = Duration::from_secs(5);
+/// A region that what is durable waits for is given up when it was found damaged so often, which takes some 8 seconds.
+const DAMAGED_TRIES: u32 = 5;
 
 /// How often a read is planned again because what it referred to was deleted.
 const PLANS_MAX: u32 = 3;
@@ -94,7 +96,7 @@ impl Core {
             let plan = engine.plan_read(offset_bytes, length_bytes)?;
             let with_record = |piece| match piece {
                 PlanPiece::Stored { object, .. } => (Some(engine.object(object)), piece),
-                PlanPiece::Buffered(_) | PlanPiece::Zeroes(_) => (None, piece),
+                PlanPiece::Buffered(_) | PlanPiece::Zeroes(_) | PlanPiece::Lost { .. } => (None, piece),
             };
             Ok(plan.into_iter().map(with_record).collect())
         });
@@ -107,6 +109,7 @@ impl Core {
     ) -> Result<Vec<Piece>, Error> {
         let reads = plan.iter().map(async |(record, piece)| match (record, piece) {
             (_, PlanPiece::Buffered(bytes)) => Ok(vec![Piece::Data(bytes.clone())]),
+            (_, PlanPiece::Lost { block, .. }) => Err(self.lost(*block)),
             (_, PlanPiece::Zeroes(bytes)) => Ok(vec![Piece::Zeroes(*bytes)]),
             (Some(record), PlanPiece::Stored { ordinal, blocks, skip_bytes, length_bytes, .. }) => {
                 let blocks = self.fetcher.read(*record, *ordinal, *blocks).await?;
@@ -116,6 +119,11 @@ impl Core {
         });
         let pieces = futures::future::try_join_all(reads).await?;
         Ok(pieces.into_iter().flatten().collect())
+    }
+
+    /// That a block is lost.
+    pub(super) fn lost(&self, block: BlockIndex) -> Error {
+        self.engine(|engine| lost(&self.store, engine.prefix(), block))
     }
 
     /// Whether a reader's superblock is not the newest any more.
@@ -164,25 +172,15 @@ impl Core {
         let Some(Rebuilt { prefix, poor }) = rebuild(&self.store, &superblock, region, place).await? else {
             return Ok(None);
         };
-        let name = names::checkpoint_part(&place.part);
-        let corrupt = |reason: String| self.store.corrupt(name.clone(), format!("made again, {reason}"));
         let content = self.engine(|engine| {
             let now = engine.prefix();
             if now.find_place(region) != Some(place) {
                 return Ok(None); // a reader that went on meanwhile
             }
-            let content = prefix.region_for(region, now.objects())?;
-            now.check_live(&content)?;
-            now.check_region(&content).map(|()| Some(content))
+            fitted(&self.store, &prefix, now, (region, place)).map(Some)
         });
-        let Some(content) = content.map_err(corrupt)? else { return Ok(None) };
-        let mut bytes = Vec::new();
-        let runs = content.iter().map(|&(extent, mapping)| region_run(extent, mapping));
-        encode_region(self.volume_id, place.part, region, runs, &mut bytes);
-        if bytes.len() != place.length_bytes as usize {
-            let reason = format!("it has {} bytes, and not {}", bytes.len(), place.length_bytes);
-            return Err(corrupt(reason));
-        }
+        let Some(content) = content? else { return Ok(None) };
+        check_length(&self.store, &superblock, (region, place), &content)?;
         {
             let mut wounds = self.wounds();
             wounds.add_place(region, place);
@@ -199,6 +197,31 @@ impl Core {
             }
         }
         Ok(Some(content))
+    }
+
+    /// Goes on without a region that is damaged wherever it is stored, if what is durable can not be applied without it: or
+    /// nothing behind it would ever be. Whether it did.
+    async fn give_up(self: &Arc<Self>, region: RegionIndex, place: Place, error: &Error) -> bool {
+        let Some(named) = self.named.as_ref().filter(|_| self.engine(|engine| engine.is_stuck_on(region)))
+        else {
+            return false;
+        };
+        // A newer writer may have deleted it.
+        match named.check_newest().await {
+            Ok(()) => {}
+            Err(error @ Error::Fenced { .. }) => {
+                self.end(error);
+                return true;
+            }
+            Err(_) => return false,
+        }
+        let end = BlockIndex(named.get().await.largest_size_bytes() / BLOCK_BYTES);
+        tell_loss(&self.store, region, place, error);
+        self.event(Event::RegionLost { region, place, end });
+        for waiter in self.lock().region_waiters.remove(&region).unwrap_or_default() {
+            let _ = waiter.send(Ok(()));
+        }
+        true
     }
 
     pub(crate) async fn block_status(
@@ -280,7 +303,7 @@ impl Drop for Pins<'_> {
 /// Loads a region of the map, however long that takes, and tells who waits for it what hinders it.
 pub(super) async fn load_region(core: Arc<Core>, region: RegionIndex, place: Place) {
     let mut wait = LOAD_RETRY_FIRST;
-    let (mut is_mended, mut may_mend) = (false, true);
+    let (mut is_mended, mut may_mend, mut damaged_tries) = (false, true, 0);
     let content = loop {
         let read =
             read_regions(&core.store, core.volume_id, vec![(region, place)]).await.and_then(|loaded| {
@@ -325,6 +348,15 @@ pub(super) async fn load_region(core: Arc<Core>, region: RegionIndex, place: Pla
                 // Who changes a block of it in part does not wait for what may never come.
                 for (id, block) in core.engine(|engine| engine.take_bases_wanted(region)) {
                     core.base_failed(id, block, error.clone());
+                }
+                if matches!(error, Error::Corrupt { .. } | Error::Missing { .. }) {
+                    damaged_tries += 1;
+                    if !may_mend
+                        && damaged_tries >= DAMAGED_TRIES
+                        && core.give_up(region, place, &error).await
+                    {
+                        return;
+                    }
                 }
                 tracing::error!("a region of the map is read again in {} ms: {error}", wait.as_millis());
                 tokio::time::sleep(wait).await;

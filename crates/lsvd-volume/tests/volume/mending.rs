@@ -1,11 +1,11 @@
 //! Rules 5 to 7: a region of the map that is damaged in the newest checkpoint only is made again from the one before and the
-//! log between them; one that is damaged in both is an I/O error, and nothing else is.
+//! log between them; one that is damaged in both is an I/O error, and nothing else is, also when it is written.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use lsvd_format::checkpoint::{RegionIndex, Root, decode_region, decode_root};
+use lsvd_format::checkpoint::{RegionIndex, Root, RunContent, Slot, decode_region, decode_root};
 use lsvd_format::superblock::{self, CheckpointRef, Superblock};
 use lsvd_format::{BLOCK_LEN, names};
 use lsvd_volume::{CollectOptions, CreateOptions, Error, OpenOptions, UpkeepOptions, Volume, create};
@@ -283,4 +283,114 @@ async fn a_checkpoint_under_way_is_no_better() {
     let now = newest(&world).checkpoints;
     assert_eq!(now[0], kept[0]);
     assert!(now.iter().all(|checkpoint| damaged(&world, checkpoint).is_empty()));
+}
+
+/// Damages a region wherever the kept checkpoints have it. Gives what stored it.
+fn rot_everywhere(world: &World, region: u64) -> Vec<String> {
+    let kept = newest(world).checkpoints;
+    let roots: Vec<Root> = kept.iter().map(|checkpoint| root(world, checkpoint)).collect();
+    let mut places: Vec<_> = roots.iter().map(|root| place(root, region).unwrap()).collect();
+    places.dedup();
+    for (part, offset, length) in &places {
+        world.store.flip(part, offset + length - 1);
+    }
+    places.into_iter().map(|(part, ..)| part).collect()
+}
+
+/// Log objects that the newest checkpoint says to hold blocks of a region.
+fn objects_of(world: &World, region: u64) -> Vec<String> {
+    let root = root(world, newest(world).checkpoints.last().unwrap());
+    let (part, offset, length) = place(&root, region).unwrap();
+    let id = names::parse_checkpoint_part(&part).unwrap();
+    let bytes = world.store.bytes(&part).unwrap();
+    let index = RegionIndex(u32::try_from(region).unwrap());
+    let runs = decode_region(root.volume, id, index, &bytes[offset..offset + length]).unwrap();
+    let number = |slot: Slot| root.objects.iter().find(|of| of.slot == slot).unwrap().identity.number;
+    let slots = runs.iter().filter_map(|run| match run.content {
+        RunContent::Stored { slot, .. } => Some(slot),
+        RunContent::Zero | RunContent::Lost => None,
+    });
+    slots.map(|slot| names::log_object(number(slot))).collect()
+}
+
+/// What is to be seen of region 2 when it was lost and then written: block `USED` has 7s, `USED + 1` is zeroes, and the rest
+/// is an error.
+async fn check_lost(volume: &Volume, model: &Model) {
+    model.check(volume, [0, 1, 3]).await;
+    assert_eq!(fill_of(volume, 2 * REGION + USED).await.unwrap(), 7);
+    assert_eq!(fill_of(volume, 2 * REGION + USED + 1).await.unwrap(), 0);
+    for at in [0, USED - 1, USED + 2, REGION - 1] {
+        let read = fill_of(volume, 2 * REGION + at).await;
+        assert!(
+            matches!(&read, Err(Error::Corrupt { object, .. }) if object.starts_with("checkpoint/")),
+            "{read:?}"
+        );
+    }
+    let status = volume.block_status(2 * REGION * BLOCK, BLOCK).await.unwrap();
+    assert!(!status[0].hole && !status[0].zero, "it is not known to be nothing");
+}
+
+/// Rule 10: what is durable is applied without such a region, so that nothing waits for it: its blocks that nobody wrote since
+/// are I/O errors, and all else is as ever, also for who opens next, and behind checkpoints and collection.
+#[tokio::test(start_paused = true)]
+async fn a_region_that_rotted_in_both_checkpoints_and_is_written_stalls_nobody() {
+    let (world, mut model) = written(1).await;
+    let needed = objects_of(&world, 2);
+    let parts = rot_everywhere(&world, 2);
+    let volume = world.open_with(still).await;
+    let fills = |volume: Volume| async move {
+        volume.write((2 * REGION + USED) * BLOCK, blocks(1, 7), false).await?;
+        volume.trim((2 * REGION + USED + 1) * BLOCK, BLOCK, false).await?;
+        volume.flush().await?;
+        // More than the window, each an object of its own.
+        for nth in 0..300 {
+            volume.write((REGION + nth % USED) * BLOCK, blocks(1, 9), true).await?;
+        }
+        Ok::<_, Error>(())
+    };
+    let filled = tokio::time::timeout(Duration::from_secs(3600), fills(volume.clone())).await;
+    filled.expect("nothing hangs").unwrap();
+    model.0[1].fill(9);
+    until(|| volume.stats().buffered_bytes == 0).await;
+    check_lost(&volume, &model).await;
+    let part = volume.write(2 * REGION * BLOCK + 5, Bytes::from_static(b"part"), false).await;
+    assert!(matches!(part, Err(Error::Corrupt { .. })), "{part:?}");
+    volume.audit().unwrap();
+    drop(volume);
+
+    // The log behind the checkpoints needs the region: openings go on without it, too.
+    for volume in [world.open_read_only().await, world.open_with(still).await] {
+        check_lost(&volume, &model).await;
+    }
+    // Checkpoints, deletion and collection go on.
+    let volume = world.open_with(soon).await;
+    check_lost(&volume, &model).await;
+    let before = newest(&world).checkpoints;
+    for nth in 0..200 {
+        let (at, fill) = (nth * 7 % (USED - 6), 1 + nth as u8);
+        volume.write((REGION + at) * BLOCK, blocks(6, fill), true).await.unwrap();
+        model.0[1][at as usize..at as usize + 6].fill(fill);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let stats = volume.stats();
+    assert!(stats.checkpoints > 3 && stats.deleted_objects > 0 && stats.moved_bytes > 0, "{stats:?}");
+    assert!(newest(&world).checkpoints.iter().all(|kept| !before.contains(kept)));
+    check_lost(&volume, &model).await;
+    volume.audit().unwrap();
+    drop(volume);
+    for volume in [world.open_read_only().await, world.open_with(still).await] {
+        check_lost(&volume, &model).await;
+        volume.audit().unwrap();
+    }
+    // All that a person may need to repair it is there.
+    assert!(newest(&world).has_lost_blocks());
+    for name in needed.iter().chain(&parts[parts.len() - 1..]) {
+        assert!(world.store.bytes(name).is_some(), "{name} was deleted");
+    }
+    // What is written is well again.
+    let volume = world.open_with(still).await;
+    volume.write(2 * REGION * BLOCK, blocks(1, 3), false).await.unwrap();
+    volume.write(2 * REGION * BLOCK + 5, Bytes::from_static(b"part"), false).await.unwrap();
+    let bytes = read(&volume, 2 * REGION * BLOCK, 12).await.unwrap();
+    assert_eq!(bytes, *b"\x03\x03\x03\x03\x03part\x03\x03\x03");
 }

@@ -24,8 +24,13 @@ fn example() -> Vec<RegionRun> {
         stored(0, 1, 0, 0),
         zero(1, 300),
         stored(400, 8, u32::MAX, 70_000),
+        lost(500, 1000),
         stored(16_383, 1, 7, u32::MAX - 1),
     ]
+}
+
+fn lost(start: u64, count: u64) -> RegionRun {
+    RegionRun { extent: Extent::new(START + start, count), content: RunContent::Lost }
 }
 
 fn encoded(runs: &[RegionRun]) -> Vec<u8> {
@@ -133,7 +138,7 @@ fn runs_that_can_not_be_are_neither_written_nor_read() {
         (&[0xff, 0x7f, 2, 0], "beyond region 5"),
         (&[0x80, 0x80, 1, 1, 0], "beyond region 5"),
         (&[0, 2, 1, 0xfe, 0xff, 0xff, 0xff, 0x0f], "beyond any object's end"),
-        (&[0, 1, 0x81, 0x80, 0x80, 0x80, 0x10, 0], "slot 4294967296"),
+        (&[0, 1, 0x82, 0x80, 0x80, 0x80, 0x10, 0], "slot 4294967297"),
         (&[0, 1, 1, 0x80, 0x80, 0x80, 0x80, 0x10], "32 bits"),
         (&[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0], "beyond region 5"),
         (&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1, 0], "is no number"),
@@ -170,6 +175,7 @@ fn any_runs() -> impl Strategy<Value = Vec<RegionRun>> {
             }
             end = start + count;
             runs.push(match content {
+                None if gap % 2 == 1 => lost(start, count),
                 None => zero(start, count),
                 Some((slot, ordinal)) => stored(start, count, slot, ordinal),
             });
