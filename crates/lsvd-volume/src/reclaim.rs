@@ -3,7 +3,8 @@
 //!
 //! Knows log objects and checkpoint objects; which of them are dead, the object table and the kept roots say, and which
 //! snapshots need, the superblock's pins. Nothing is deleted from what this process alone remembers: after a restart the
-//! superblock's list is worked off. Invariant: what is condemned is needed by no pin of the version that condemns it.
+//! superblock's list is worked off. Invariants: what is condemned is needed by no pin of the version that condemns it; and it
+//! was part of the log once: what never was, is archived (rule 3).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::core::Core;
 use crate::named::NamedState;
 use crate::regions::read_root;
 use crate::store::ListedLog;
+use crate::takeover::archive_stray;
 
 /// Objects condemned at once: it bounds the superblock's list.
 const CONDEMNED_MAX: usize = 4096;
@@ -136,7 +138,8 @@ impl Reclaimer {
         Ok(())
     }
 
-    /// Objects on branches that a rollback left and that no snapshot needs, but for fences, which stay (rule 9).
+    /// Objects on branches that a rollback left and that no snapshot needs, but for fences, which stay (rule 9), and for what
+    /// came behind a fence of theirs and was never part of the log: that is archived on the way.
     async fn left_behind(
         &mut self,
         superblock: &Superblock,
@@ -149,6 +152,7 @@ impl Reclaimer {
         }
         let store = self.core.store();
         let (own, pins) = (superblock.own_line(), superblock.pins());
+        let (mut strays, mut skipped_until) = (Vec::new(), SequenceNumber(0));
         for ListedLog { number, object_bytes } in store.list_log(None).await? {
             if number < superblock.log_first_number {
                 continue; // of a volume that was here before
@@ -159,11 +163,16 @@ impl Reclaimer {
             if own.contains(number) || pins.need_branch(number) || superblock.is_condemned(number) {
                 continue;
             }
+            if number < skipped_until || is_behind_its_fence(superblock, number) {
+                strays.push(number);
+                continue;
+            }
             if object_bytes <= FENCE_BYTES_MAX {
                 match store.read_log_header(number).await {
                     Ok(Some(AnyHeader::V2(header)))
                         if matches!(header.entries[..], [Entry::Fence { .. }]) =>
                     {
+                        skipped_until = header.next_number();
                         continue;
                     }
                     Ok(_) => {}
@@ -176,9 +185,25 @@ impl Reclaimer {
             }
             left.insert(number);
         }
-        let whole = left.is_empty() && oldest >= last.next;
+        let archived = self.archive(superblock, strays).await?;
+        let whole = archived && left.is_empty() && oldest >= last.next;
         self.looked_through = whole.then(|| superblock.moments.clone());
         Ok(left)
+    }
+
+    /// Archives what is no part of any line of the log; whether all of it could be.
+    async fn archive(&self, superblock: &Superblock, strays: Vec<SequenceNumber>) -> Result<bool, Error> {
+        if strays.is_empty() {
+            return Ok(true);
+        }
+        // A move ends with a delete (rule 9).
+        self.named.check_newest().await?;
+        let at_unix_ms = self.core.now_unix_ms();
+        let mut all = true;
+        for number in strays {
+            all &= archive_stray(self.core.store(), superblock, number, at_unix_ms).await.is_ok();
+        }
+        Ok(all)
     }
 
     async fn delete_condemned(&mut self) -> Result<(), Error> {
@@ -281,6 +306,12 @@ impl Reclaimer {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether a number is one that the fence of a rollback skips: what has it came too late for the branch that was left.
+fn is_behind_its_fence(superblock: &Superblock, number: SequenceNumber) -> bool {
+    let skips = |next: SequenceNumber| next.0.saturating_sub(superblock.window) < number.0 && number < next;
+    superblock.moments.rollbacks.iter().any(|rollback| skips(rollback.next))
 }
 
 /// Checkpoints that are kept or that snapshots are read from.

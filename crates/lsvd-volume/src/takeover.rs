@@ -368,17 +368,11 @@ async fn archive(
     strays.dedup();
     let moved_at_unix_ms = (environment.now_unix_ms)();
     let moves = futures::stream::iter(strays).map(|number| async move {
-        let name = store.log_name(number);
-        let copy = names::archived(moved_at_unix_ms, superblock.epoch, names::BEYOND_FENCE, &name);
-        tracing::warn!(volume = %store.label(), object = %name, "moving to {copy}");
-        match store.archive_log_object(number, &copy).await {
+        match archive_stray(store, superblock, number, moved_at_unix_ms).await {
             // Its number is one of those that come next.
             Err(error) if dense => Err(error),
-            Err(error) => {
-                // It is in nobody's way: its number is skipped for good, and the next opening tries again.
-                tracing::warn!(volume = %store.label(), object = %name, "left where it is: {error}");
-                Ok(false)
-            }
+            // It is in nobody's way: its number is skipped for good, and the next opening tries again.
+            Err(_) => Ok(false),
             moved => moved,
         }
     });
@@ -388,6 +382,23 @@ async fn archive(
         archived += u64::from(moved?);
     }
     Ok(archived)
+}
+
+/// Moves an object that came too late for the log into the archive; whether it was there. That it could not be is said.
+pub(crate) async fn archive_stray(
+    store: &VolumeStore,
+    superblock: &Superblock,
+    number: SequenceNumber,
+    moved_at_unix_ms: u64,
+) -> Result<bool, Error> {
+    let name = store.log_name(number);
+    let copy = names::archived(moved_at_unix_ms, superblock.epoch, names::BEYOND_FENCE, &name);
+    tracing::warn!(volume = %store.label(), object = %name, "moving to {copy}");
+    let moved = store.archive_log_object(number, &copy).await;
+    if let Err(error) = &moved {
+        tracing::warn!(volume = %store.label(), object = %name, "left where it is: {error}");
+    }
+    moved
 }
 
 /// Says that all beyond the mark is archived: from here on what follows it is this writer's. Until then the next opening

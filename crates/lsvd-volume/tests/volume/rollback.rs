@@ -342,3 +342,35 @@ async fn a_log_that_ends_before_a_rollback_is_refused() {
     let refused = Volume::open(history.world.bucket.clone(), options).await;
     assert!(matches!(refused, Err(Error::Corrupt { reason, .. }) if reason.contains("rolled back")));
 }
+
+/// Rule 3: what came too late for a log, behind the fence of a rollback or behind one of the branch that it left, is archived
+/// byte for byte, while the branch itself is deleted once nothing needs it.
+#[tokio::test(start_paused = true)]
+async fn what_came_too_late_for_what_was_left_is_archived() {
+    let mut history = History::new().await;
+    let oldest = history.open().await;
+    history.goes_on(&oldest, 4, 0).await;
+    let to = oldest.stats().durable_number;
+    let old = history.open().await;
+    let fence = old.description().recovery.durable_number.0;
+    history.goes_on(&old, 6, 0).await;
+    let left = old.stats().durable_number;
+    let done = back(&mut history, &number(to)).await;
+    let late = [fence + 2, done.next.0 - 2].map(log);
+    history.world.put_old_object(&oldest, oldest.description().epoch.0, fence + 2, 3, 98);
+    history.world.put_old_object(&old, old.description().epoch.0, done.next.0 - 2, 3, 99);
+    let bytes = late.clone().map(|name| history.world.store.bytes(&name).unwrap());
+    let volume = history.open().await;
+    history.goes_on(&volume, 40, 4).await;
+    assert!(history.world.store.bytes(&log(left)).is_some(), "the way back needs it");
+    volume.remove_snapshot(&done.undo).await.unwrap();
+    history.goes_on(&volume, 40, 4).await;
+    assert!(history.world.store.bytes(&log(left)).is_none(), "nothing needs it any more");
+    for (late, bytes) in late.iter().zip(bytes) {
+        assert!(history.world.store.bytes(late).is_none(), "{late} is still there");
+        let archived = history.world.store.names(names::ARCHIVE_FOLDER);
+        let copy = archived.iter().find(|copy| copy.ends_with(late.as_str()));
+        let copy = copy.unwrap_or_else(|| panic!("{late} was deleted, and is not one of {archived:?}"));
+        assert_eq!(history.world.store.bytes(copy), Some(bytes));
+    }
+}
