@@ -5,8 +5,8 @@
 //! that is not stored, and what a kept root refers to stays.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use lsvd_backend::{Created, PutPayload};
@@ -20,7 +20,7 @@ use lsvd_format::{BLOCK_BYTES, WriterId, names};
 
 use crate::Error;
 use crate::core::Core;
-use crate::history;
+use crate::history::Ages;
 use crate::mend::Wounds;
 use crate::named::NamedState;
 use crate::regions::region_run;
@@ -41,6 +41,7 @@ pub(crate) struct Checkpointer {
     named: NamedState,
     writer: WriterId,
     serial: AtomicU32,
+    ages: Mutex<Ages>,
 }
 
 /// What a checkpoint was.
@@ -54,7 +55,7 @@ impl Checkpointer {
     pub(crate) fn new(core: Arc<Core>, named: NamedState, unusable: Vec<CheckpointRef>) -> Self {
         let writer = core.writer();
         core.wounds().add_poor(unusable);
-        Self { core, named, writer, serial: AtomicU32::new(0) }
+        Self { core, named, writer, serial: AtomicU32::new(0), ages: Mutex::default() }
     }
 
     /// Writes a checkpoint as of now; `None` if the engine was in the midst of an object, or nothing is new.
@@ -89,7 +90,9 @@ impl Checkpointer {
                 kept.extend(poor.filter(|_| kept.is_empty()));
                 kept.push(checkpoint);
                 let moments = rebased(superblock, &wounds);
-                history::thin(&mut kept, superblock.moments.history_ms, superblock.written_unix_ms);
+                let now = (self.core.opened_for(), superblock.written_unix_ms);
+                let mut ages = self.ages.lock().unwrap_or_else(PoisonError::into_inner);
+                ages.thin(&mut kept, superblock.moments.history_ms, now);
                 superblock.log_reached = superblock.log_reached.max(Some(as_of));
                 *superblock = superblock.clone().with_checkpoints(kept).with_moments(moments);
                 if start.lossy {

@@ -439,6 +439,11 @@ impl Core {
         self.state.lock().expect("the engine keeps its invariants")
     }
 
+    /// How long the volume has been open.
+    pub(crate) fn opened_for(&self) -> Duration {
+        self.opened_at.elapsed()
+    }
+
     /// The wall clock, in milliseconds since 1970.
     pub(crate) fn now_unix_ms(&self) -> u64 {
         (self.environment.now_unix_ms)()
