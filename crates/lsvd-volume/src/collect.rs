@@ -32,8 +32,6 @@ const REGIONS_TOGETHER: u32 = 64;
 const READS_AT_ONCE: usize = 8;
 /// Rounds at once where all the time is collection's: each has two batches in memory, what it reads and what it writes.
 const ROUNDS_AT_ONCE: usize = 3;
-/// Objects that are looked at under one hold of the engine's lock.
-const LOOK_AT_ONCE: usize = 4 << 10;
 /// Entries of one object of relocations at most.
 const ENTRIES_MAX: usize = 8192;
 /// Objects with less than this share of a full batch are small.
@@ -189,14 +187,14 @@ impl Collector {
         if self.collecting {
             return Some(Purpose::Space);
         }
-        // Looking at each object takes the engine's lock: only where the average object is small.
+        // Looking at each object takes time: only where the average object is small.
         if totals.objects < SMALL_MANY as u64
             || totals.payload_blocks / totals.objects >= self.batch_blocks() / 2
         {
             return None;
         }
         let small = self.small();
-        let many = self.core.engine(|engine| engine.victims(small, u64::MAX, SMALL_MANY).len());
+        let many = self.core.choose(Choice::new(small, SMALL_MANY), &BTreeSet::new()).victims(u64::MAX).len();
         (many >= SMALL_MANY).then_some(small)
     }
 
@@ -211,9 +209,7 @@ impl Collector {
     /// Objects that are worth it most, for one round; none of those that are being collected, or are known to be damaged.
     fn victims(&self, purpose: Purpose, busy: &BTreeSet<SequenceNumber>) -> Victims {
         let but = busy | &self.core.wounds().passed_over;
-        let mut choice = Choice::new(purpose, VICTIMS_MAX);
-        while self.core.engine(|engine| engine.look_for_victims(&mut choice, LOOK_AT_ONCE, &but)) {}
-        let victims = choice.victims(self.batch_blocks());
+        let victims = self.core.choose(Choice::new(purpose, VICTIMS_MAX), &but).victims(self.batch_blocks());
         let alone = victims.len() == 1 && matches!(purpose, Purpose::Small { .. });
         if alone { Victims::new() } else { victims }
     }

@@ -6,7 +6,7 @@
 mod read;
 mod seal;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_engine::{
-    Action, Engine, Event, Live, Move, Now, ObjectTotals, Outcome, Request, RequestId, Tail, moved_bytes,
+    Action, Choice, Engine, Event, Live, Move, Now, ObjectState, ObjectTotals, Outcome, Request, RequestId,
+    Tail, moved_bytes,
 };
 use lsvd_format::checkpoint::RegionIndex;
 use lsvd_format::{BLOCK_BYTES, BlockIndex, Epoch, Extent, SequenceNumber, VolumeId, WriterId};
@@ -42,6 +43,9 @@ const FENCE_CHECK_EVERY: Duration = Duration::from_secs(30);
 /// How old what only the journal holds may get before it is said, and how often it is looked at.
 const LAG_TOLD_FROM: Duration = Duration::from_secs(20);
 const LAG_LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Objects that are looked at under one hold of the engine's lock.
+const OBJECTS_AT_ONCE: usize = 4 << 10;
 
 /// A write waits for collection this part of the time that it waits for a store, at most.
 const SLOWED_SHARE: u32 = 4;
@@ -247,6 +251,26 @@ impl Core {
         }
         self.moved_bytes.fetch_add(moved_bytes, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Calls `each` for all objects, a few under one hold of the engine's lock: what changes meanwhile is seen as it is then.
+    pub(crate) fn each_object(&self, mut each: impl FnMut(&ObjectState)) {
+        for from in (0..).step_by(OBJECTS_AT_ONCE) {
+            let more = self.engine(|engine| {
+                let slots = engine.prefix().objects().slots();
+                slots.iter(from..from + OBJECTS_AT_ONCE).for_each(|(_, state)| each(&state));
+                from + OBJECTS_AT_ONCE < slots.len()
+            });
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// The objects that are best worth collecting, but those with these numbers.
+    pub(crate) fn choose(&self, mut choice: Choice, but: &BTreeSet<SequenceNumber>) -> Choice {
+        while self.engine(|engine| engine.look_for_victims(&mut choice, OBJECTS_AT_ONCE, but)) {}
+        choice
     }
 
     /// Sums over the log's objects.

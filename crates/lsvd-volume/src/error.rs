@@ -58,6 +58,18 @@ pub enum Error {
         /// How long the request waited.
         after: Duration,
     },
+    /// Each time when the volume was read it had changed meanwhile, so that what was read may have been deleted: try again,
+    /// from nearer to the store, or with a longer time before its writer deletes.
+    #[error(
+        "volume '{volume}' changed {tries} times while it was read, and what was read may be deleted by then: try again, from \
+         nearer to the store"
+    )]
+    Unsteady {
+        /// The volume.
+        volume: Arc<str>,
+        /// How often it was read.
+        tries: u32,
+    },
     /// The caller asked for what can not be: it says what can.
     #[error("{0}")]
     Invalid(String),

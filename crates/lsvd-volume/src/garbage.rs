@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lsvd_engine::{Engine, Purpose, Request};
+use lsvd_engine::{Choice, Purpose, Request};
 use lsvd_format::log_object::FRAME_BYTES;
 use lsvd_format::{BLOCK_BYTES, ObjectFormat, SequenceNumber};
 use tokio::sync::Mutex;
@@ -85,13 +85,13 @@ impl Garbage {
 }
 
 /// What a collection with this goal would find now.
-pub(crate) fn garbage(engine: &Engine, goal: CollectionGoal) -> Garbage {
-    let totals = engine.totals();
-    let dead = engine.prefix().objects().iter().filter(|(_, state)| state.live_blocks == 0);
+pub(crate) fn garbage(core: &Core, goal: CollectionGoal) -> Garbage {
+    let totals = core.totals();
     let mut found = Garbage { dead_bytes: totals.dead_object_bytes, ..Garbage::default() };
-    found.dead_objects = dead.count() as u64;
+    core.each_object(|state| found.dead_objects += u64::from(state.live_blocks == 0));
     let (mut held, live) = (totals.held_bytes(), totals.live_blocks * BLOCK_BYTES);
-    for (_, state) in engine.victims(purpose(goal), u64::MAX, usize::MAX) {
+    let choice = core.choose(Choice::new(purpose(goal), usize::MAX), &BTreeSet::new());
+    for (_, state) in choice.victims(u64::MAX) {
         if let CollectionGoal::Target(target) = goal
             && ratio(held, live) <= target
         {
@@ -234,7 +234,7 @@ async fn collect_all(
 /// How much is left to collect: 0 at the goal.
 fn left(core: &Core, goal: CollectionGoal) -> u64 {
     match goal {
-        CollectionGoal::Format2 => core.engine(|engine| format_1_blocks(engine)),
+        CollectionGoal::Format2 => format_1_blocks(core),
         CollectionGoal::Target(target) => {
             let totals = core.totals();
             if totals.amplification() <= target { 0 } else { totals.held_bytes() }
@@ -259,10 +259,12 @@ async fn applied(core: &Core) -> Result<(), Error> {
     Ok(())
 }
 
-fn format_1_blocks(engine: &Engine) -> u64 {
-    let objects = engine.prefix().objects().iter();
-    objects
-        .filter(|(_, state)| state.record.format == ObjectFormat::V1)
-        .map(|(_, state)| state.live_blocks)
-        .sum()
+fn format_1_blocks(core: &Core) -> u64 {
+    let mut blocks = 0;
+    core.each_object(|state| {
+        if state.record.format == ObjectFormat::V1 {
+            blocks += state.live_blocks;
+        }
+    });
+    blocks
 }

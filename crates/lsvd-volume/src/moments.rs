@@ -15,7 +15,7 @@ use lsvd_format::superblock::{CheckpointRef, Line, Snapshot, Superblock, check_s
 use lsvd_format::{AnyHeader, BLOCK_BYTES, SequenceNumber, SuperblockNumber, VolumeId};
 
 use crate::calendar::parse_utc;
-use crate::recovery::{Behind, Recovered, read_prefix, replay_log, stored_parts};
+use crate::recovery::{Behind, READS_MAX, Recovered, read_prefix, replay_log, stored_parts};
 use crate::regions::read_root;
 use crate::root::newest_readable;
 use crate::store::VolumeStore;
@@ -126,9 +126,9 @@ pub async fn inspect_at(bucket: &Bucket, moment: &Moment) -> Result<MomentInfo, 
 /// Recovers a volume as of a moment that is held.
 ///
 /// # Errors
-/// [`Error::NoMoment`] if there is none such, or it is not held.
+/// [`Error::NoMoment`] if there is none such, or it is not held; [`Error::Unsteady`] if it can not be read fast enough.
 pub(crate) async fn recover_at(store: &VolumeStore, moment: &Moment) -> Result<At, Error> {
-    loop {
+    for _ in 0..READS_MAX {
         let (number, superblock) = newest_readable(store, true).await?;
         let found = try_at(store, &superblock, moment).await;
         if store.superblock_numbers(Some(number)).await?.is_empty() {
@@ -143,6 +143,7 @@ pub(crate) async fn recover_at(store: &VolumeStore, moment: &Moment) -> Result<A
             return Ok(At { number, superblock, recovered, as_of, size_bytes });
         }
     }
+    Err(Error::Unsteady { volume: store.label(), tries: READS_MAX })
 }
 
 pub(crate) async fn try_at(

@@ -89,9 +89,7 @@ impl Reclaimer {
         let superblock = self.named.get().await;
         let Some(oldest) = oldest_to_keep(&superblock) else { return BTreeSet::new() };
         let pins = superblock.pins();
-        let dead =
-            self.core.engine(|engine| dead_objects(engine.prefix().objects(), oldest, &pins, usize::MAX));
-        dead.into_keys().collect()
+        dead_objects(&self.core, oldest, &pins, usize::MAX).into_keys().collect()
     }
 
     /// Puts dead objects on the superblock's list, when the list before is worked off.
@@ -113,7 +111,7 @@ impl Reclaimer {
         }
         let pins = superblock.pins();
         let most = CONDEMNED_MAX + 1;
-        let dead = self.core.engine(|engine| dead_objects(engine.prefix().objects(), oldest, &pins, most));
+        let dead = dead_objects(&self.core, oldest, &pins, most);
         let left = self.left_behind(superblock, oldest).await?;
         let all = dead.len() + left.len() <= CONDEMNED_MAX;
         self.condemned_as_of = all.then_some(seen);
@@ -334,17 +332,24 @@ fn oldest_to_keep(superblock: &Superblock) -> Option<SequenceNumber> {
 /// Objects of which nothing was live any more as of `oldest` and that no snapshot needs, each with the number at which its
 /// last block died: the first ones, `most` at most.
 fn dead_objects(
-    objects: &lsvd_engine::ObjectTable,
+    core: &Core,
     oldest: SequenceNumber,
     pins: &Pins,
     most: usize,
 ) -> BTreeMap<SequenceNumber, SequenceNumber> {
-    let dead = objects.iter().filter_map(|(_, state)| {
+    let mut dead = BTreeMap::new();
+    core.each_object(|state| {
         let number = state.record.identity.number;
-        let died = state.died_at.filter(|died| *died <= oldest && number <= oldest)?;
-        (!pins.need(number, died)).then_some((number, died))
+        if let Some(died) = state.died_at.filter(|died| *died <= oldest && number <= oldest)
+            && !pins.need(number, died)
+        {
+            dead.insert(number, died);
+            if dead.len() > most {
+                dead.pop_last();
+            }
+        }
     });
-    dead.take(most).collect()
+    dead
 }
 
 fn numbers(ranges: &[NumberRange]) -> BTreeSet<SequenceNumber> {

@@ -26,6 +26,9 @@ use crate::store::{ListedLog, VolumeStore};
 /// Headers fetched at once: recovery's time is round trips, not bytes.
 pub(crate) const HEADERS_AT_ONCE: usize = 100;
 
+/// How often a volume is read that changes meanwhile in a way that matters: checkpoints come seconds apart at the soonest.
+pub(crate) const READS_MAX: u32 = 16;
+
 /// What the listing held of the line besides the gapless run.
 #[derive(Debug)]
 pub(crate) struct Recovered {
@@ -97,7 +100,7 @@ pub(crate) async fn recover_for_reading(
     store: &VolumeStore,
     skip_damaged: bool,
 ) -> Result<(SuperblockNumber, Superblock, Recovered), Error> {
-    loop {
+    for _ in 0..READS_MAX {
         let (number, superblock) = newest_readable(store, skip_damaged).await?;
         let recovered = recover(store, &superblock, true).await;
         if store.superblock_numbers(Some(number)).await?.is_empty() {
@@ -116,6 +119,7 @@ pub(crate) async fn recover_for_reading(
             return Ok((number, superblock, recovered?));
         }
     }
+    Err(Error::Unsteady { volume: store.label(), tries: READS_MAX })
 }
 
 /// The newest durable prefix, for a reader that is behind.

@@ -98,9 +98,12 @@ impl Volume {
     /// The snapshots, in the order of their making.
     ///
     /// # Errors
-    /// [`Error::ReadOnly`]: a reader knows them as of its opening alone; ask [`crate::snapshots()`].
+    /// [`Error::ReadOnly`]: a reader knows them as of its opening alone; ask [`crate::snapshots()`]. The store's; [`Error::Fenced`]
+    /// if another writer has the volume, which may have made and removed others.
     pub async fn snapshots(&self) -> Result<Vec<Snapshot>, Error> {
         self.check_writable()?;
+        // What a version whose answer was lost says counts, too.
+        self.named().check_newest().await?;
         Ok(self.named().get().await.moments.snapshots)
     }
 
@@ -138,7 +141,7 @@ impl Volume {
             let name = format!("auto-{}", utc_time(self.core().now_unix_ms()));
             done.created = Some(self.create_snapshot(&name, true).await?);
         }
-        for name in retention.expired(&self.snapshots().await?) {
+        for name in retention.expired(&self.named().get().await.moments.snapshots) {
             self.remove_snapshot(&name).await?;
             done.removed.push(name);
         }

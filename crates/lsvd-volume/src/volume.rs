@@ -583,7 +583,7 @@ impl Volume {
 
     /// What a collection with this goal would find now, and give back. Writes nothing.
     pub fn garbage(&self, goal: CollectionGoal) -> Garbage {
-        self.inner.core.engine(|engine| garbage(engine, goal))
+        garbage(&self.inner.core, goal)
     }
 
     /// Collects, waits [`crate::UpkeepOptions::delete_after`] and deletes until all that can be given back is.

@@ -101,7 +101,7 @@ pub(crate) fn of_volume(error: &lsvd_volume::Error) -> Exit {
         Error::Fenced { .. } => Exit::Fenced,
         Error::Corrupt { .. } | Error::Missing { .. } | Error::Newer { .. } => Exit::Corrupt,
         Error::Store { source, .. } => of_store(source),
-        Error::TimedOut { .. } => Exit::Store,
+        Error::TimedOut { .. } | Error::Unsteady { .. } => Exit::Store,
         Error::Invalid(_) | Error::BeyondEnd { .. } => Exit::Usage,
         Error::NotFound { .. }
         | Error::Exists { .. }

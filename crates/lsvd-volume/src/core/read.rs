@@ -38,12 +38,17 @@ pub(crate) struct Reader {
     moment: Option<SequenceNumber>,
     /// The superblock version that it last read.
     as_of: AtomicU64,
-    newest: tokio::sync::Mutex<SuperblockNumber>,
+    newest: Arc<tokio::sync::Mutex<SuperblockNumber>>,
 }
 
 impl Reader {
     pub(crate) fn new(config: Config, as_of: SuperblockNumber, moment: Option<SequenceNumber>) -> Self {
-        Self { config, moment, as_of: AtomicU64::new(as_of.0), newest: tokio::sync::Mutex::new(as_of) }
+        Self {
+            config,
+            moment,
+            as_of: AtomicU64::new(as_of.0),
+            newest: Arc::new(tokio::sync::Mutex::new(as_of)),
+        }
     }
 
     fn as_of(&self) -> SuperblockNumber {
@@ -129,22 +134,40 @@ impl Core {
     /// Whether a reader's superblock is not the newest any more.
     async fn is_behind(&self) -> bool {
         let Some(reader) = &self.reader else { return false };
-        let newest = newest_readable(&self.store, true).await;
-        match newest {
+        let newest = tokio::time::timeout(self.io_timeout, newest_readable(&self.store, true));
+        match newest.await.unwrap_or_else(|_| Err(self.timed_out())) {
             Ok((number, _)) => number > reader.as_of(),
             // As far behind as can be.
             Err(error) => matches!(error, Error::Removed { .. } | Error::NotFound { .. }),
         }
     }
 
-    /// A reader that is behind reads superblock, checkpoint and log again (rule 7). A writer is never behind.
-    async fn reload(&self) -> Result<(), Error> {
+    /// A reader that is behind reads superblock, checkpoint and log again (rule 7). A writer is never behind. Who waits for that
+    /// waits no longer than for any other answer of the store (rule 10); it goes on all the same, for those that come.
+    async fn reload(self: &Arc<Self>) -> Result<(), Error> {
         let Some(reader) = &self.reader else { return Ok(()) };
         let before = reader.as_of();
-        let mut newest = reader.newest.lock().await;
-        if *newest > before {
-            return Ok(()); // somebody else did, meanwhile
-        }
+        let reload = async {
+            let newest = reader.newest.clone().lock_owned().await;
+            if *newest > before {
+                return Ok(()); // somebody else did, meanwhile
+            }
+            let (sender, receiver) = oneshot::channel();
+            let core = self.clone();
+            self.tasks.spawn(async move {
+                // Who waited may have gone.
+                let _ = sender.send(core.read_anew(newest).await);
+            });
+            receiver.await.unwrap_or_else(|_| Err(Error::Closed { volume: self.store.label() }))
+        };
+        tokio::time::timeout(self.io_timeout, reload).await.unwrap_or_else(|_| Err(self.timed_out()))
+    }
+
+    async fn read_anew(
+        &self,
+        mut newest: tokio::sync::OwnedMutexGuard<SuperblockNumber>,
+    ) -> Result<(), Error> {
+        let Some(reader) = &self.reader else { return Ok(()) };
         let (number, prefix) = match reader.moment {
             None => recover_newest(&self.store).await?,
             // The same content by another checkpoint; or nothing holds it any more, which is said.

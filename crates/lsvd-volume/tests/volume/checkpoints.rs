@@ -243,6 +243,32 @@ async fn a_reader_that_is_behind_goes_on() {
     assert!(reader.stats().reloads > 0, "it was behind");
 }
 
+/// Rule 10: a store that is slow then keeps nobody longer than it would otherwise; it goes on behind those who gave up.
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_behind_keeps_nobody_waiting() {
+    let world = World::new().await;
+    let volume = open(&world, eager()).await;
+    objects(&volume, 30, 4).await;
+    let reader = world.open_read_only().await;
+    for _ in 0..2 {
+        minutes(2).await;
+        objects(&volume, 40, 4).await;
+    }
+    minutes(3).await;
+    let now = content(&volume).await;
+    drop(volume);
+    for verb in [Verb::Get, Verb::List] {
+        world.store.always(verb, "", Fate::Slow(Duration::from_secs(25)));
+    }
+    let began = tokio::time::Instant::now();
+    let read = fill_of(&reader, 0).await;
+    assert!(matches!(read, Err(Error::TimedOut { .. })), "{read:?}");
+    assert!(began.elapsed() < Duration::from_secs(120), "{:?}", began.elapsed());
+    minutes(10).await;
+    assert_eq!(reader.stats().reloads, 1);
+    assert_eq!(content(&reader).await, now);
+}
+
 /// A map that may not stay in memory is read from checkpoints, by reads, by writes of parts of blocks and by what is
 /// applied; nothing differs.
 #[tokio::test(start_paused = true)]

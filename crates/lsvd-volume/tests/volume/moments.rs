@@ -11,7 +11,7 @@ use lsvd_volume::{
     CollectOptions, Environment, Error, Moment, OpenOptions, UpkeepOptions, Volume, inspect_at, list_log,
 };
 
-use crate::common::{BLOCK, MIB, Verb, World, log, read, write_block};
+use crate::common::{BLOCK, MIB, Store, Verb, World, log, read, write_block};
 
 /// When the tests' clocks begin.
 pub(crate) const BEGIN_UNIX_MS: u64 = 1_800_000_000_000;
@@ -245,6 +245,31 @@ async fn a_time_is_the_last_object_until_then() {
     assert!(tried > 5, "{tried}");
     let refused = history.at(&Moment::Time(BEGIN_UNIX_MS)).await.unwrap_err();
     assert!(refused.to_string().contains("before the oldest"), "{refused}");
+}
+
+/// A volume whose superblock changes each time when it is read is given up with words, and not read for ever.
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_changes_all_the_time_is_read_no_longer() {
+    let mut history = History::new().await;
+    let volume = history.open().await;
+    history.goes_on(&volume, 8, 0).await;
+    let number = volume.stats().durable_number;
+    volume.close().await.unwrap();
+    let changes = |store: &Store| {
+        let name = store.names(names::SUPERBLOCK_FOLDER).pop().unwrap();
+        let number = names::parse_superblock(&name).unwrap();
+        let mut newest = superblock::decode(number, &store.bytes(&name).unwrap()).unwrap();
+        newest.moments.history_ms += 1000;
+        store.put(&names::superblock(number.next()), superblock::encode(number.next(), &newest));
+    };
+    for _ in 0..200 {
+        history.world.store.before(Verb::List, "log", changes);
+    }
+    let read = tokio::time::timeout(Duration::from_secs(3600), history.at_number(number)).await;
+    let Err(error) = read.expect("it ends") else { panic!("it never stood still") };
+    assert!(matches!(error, Error::Unsteady { .. }), "{error}");
+    history.world.store.drop_rules();
+    history.check([number]).await;
 }
 
 /// A reader stays at its moment while the volume goes on; when nothing holds it any more, it says so, and never shows

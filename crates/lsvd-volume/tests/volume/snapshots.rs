@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lsvd_format::superblock::{self, Superblock};
+use lsvd_format::superblock::{self, Snapshot, Superblock};
 use lsvd_format::{SequenceNumber, names};
 use lsvd_volume::{CollectOptions, Error, Moment, Retention, ShrinkPolicy, UpkeepOptions, Volume, rollback};
 
-use crate::common::{World, fill_of, write_block};
+use crate::common::{Fate, Verb, World, fill_of, write_block};
 
 /// Looks each second, writes a checkpoint each minute in which anything was written, deletes after 10 s, collects nothing.
 fn eager() -> UpkeepOptions {
@@ -295,6 +295,27 @@ async fn a_snapshot_whose_base_is_damaged_gets_another_one() {
     settle(&volume).await;
     assert_ne!(newest(&world).snapshot("a").unwrap().base, Some(base));
     assert_eq!(reads(&world, "a").await, [7; 4]);
+}
+
+/// The list is of the newest superblock: a version whose answer was lost counts, and one of another writer ends it.
+#[tokio::test(start_paused = true)]
+async fn the_list_of_snapshots_is_as_it_is_stored() {
+    let world = World::new().await;
+    let volume = open(&world).await;
+    objects(&volume, 3, 1).await;
+    world.store.rule(Verb::Put, "superblock/", Fate::AnswerLost, 1);
+    world.store.always(Verb::Put, "superblock/", Fate::Fails);
+    world.store.always(Verb::Get, "superblock/", Fate::Fails);
+    assert!(volume.create_snapshot("lost", false).await.is_err());
+    world.store.drop_rules();
+    let names = |listed: Vec<Snapshot>| listed.into_iter().map(|of| of.name).collect::<Vec<_>>();
+    assert_eq!(names(volume.snapshots().await.unwrap()), ["lost"]);
+    let other = open(&world).await;
+    other.remove_snapshot("lost").await.unwrap();
+    other.create_snapshot("other", false).await.unwrap();
+    let stale = volume.snapshots().await;
+    assert!(matches!(stale, Err(Error::Fenced { .. })), "{stale:?}");
+    assert_eq!(names(other.snapshots().await.unwrap()), ["other"]);
 }
 
 /// A checkpoint that a rollback's own recovery found damaged is not kept by it: the volume could not be opened any more.
