@@ -94,12 +94,12 @@ pub async fn remove(
     };
     let mut deleting =
         Deleting { store: &store, options, named: &named, told: Progress::default(), progress };
-    deleting.all_but(removal.fence).await?;
+    let left = deleting.all_but(removal.fence).await?;
     let marker = options.leave_marker;
     // The names of a log that was adopted are its own writer's, who may begin another log there.
     let fence = removal.fence.filter(|_| marker && store.layout().is_none());
     if fence != removal.fence {
-        deleting.all_but(fence).await?;
+        deleting.fence(left.kept.as_slice()).await?;
     }
     deleting.older_versions().await?;
     if marker {
@@ -110,14 +110,14 @@ pub async fn remove(
         deleting.last_version().await?;
     }
     let Progress { deleted_objects, deleted_bytes, .. } = deleting.told;
-    let left = Targets::list(&store, true).await?;
+    let Targets { archived, others, .. } = left.targets;
     tracing::info!(volume = %store.label(), "removed: {deleted_objects} objects, {deleted_bytes} bytes");
     Ok(Removed {
         deleted_objects,
         deleted_bytes,
-        archived_objects: left.archived.len() as u64,
-        archived_bytes: bytes(&left.archived),
-        other_objects: left.others,
+        archived_objects: archived.len() as u64,
+        archived_bytes: bytes(&archived),
+        other_objects: others,
         marker,
     })
 }
@@ -156,18 +156,29 @@ fn refuse_nothing(
     }
 }
 
+/// A number that no version of a volume ever has is that of a stray object, which would count as the newest of all.
+fn refuse_far_version(store: &VolumeStore, found: &Found) -> Result<(), Error> {
+    if found.number.0 <= NUMBER_MAX / 2 {
+        return Ok(());
+    }
+    let reason = "no volume gets so far: it is a stray object, which nobody can put a superblock version above; look at it, delete \
+                  this one by hand, and run `lsvd rm` again";
+    Err(store.corrupt(names::superblock(found.number), reason))
+}
+
 /// Raises the epoch over whoever has the volume, another removal included.
 async fn claim(store: &VolumeStore, options: &RemoveOptions) -> Result<(Found, NamedState), Error> {
     let environment = &options.environment;
     loop {
         let found = find(store, options).await?;
         refuse(store, options, &found).await?;
-        let targets = Targets::list(store, options.archive).await?;
+        let targets = match found.state {
+            State::Damaged | State::Gone(_) => Targets::list(store, options.archive).await?,
+            // There is something to remove in any case: a large volume is not listed for that.
+            State::Alive | State::Removing(_) => Targets::default(),
+        };
         refuse_nothing(store, options, &found, &targets)?;
-        if found.number.0 > NUMBER_MAX / 2 {
-            let name = names::superblock(found.number);
-            return Err(store.corrupt(name, "the volume has no superblock numbers left"));
-        }
+        refuse_far_version(store, &found)?;
         let number = found.number.next();
         let before = found.superblock.clone();
         let removal = match found.state {
@@ -228,6 +239,13 @@ fn unfenced(superblock: &Superblock, targets: &Targets) -> Removal {
     Removal { fence: None, log_next: SequenceNumber(log_next), finished: false }
 }
 
+/// What the last listing showed when all was deleted that is to be.
+struct Left {
+    targets: Targets,
+    /// The fence.
+    kept: Vec<Listed>,
+}
+
 /// A removal from its first delete on.
 struct Deleting<'a, F> {
     store: &'a VolumeStore,
@@ -239,16 +257,18 @@ struct Deleting<'a, F> {
 
 impl<F: FnMut(Progress) + Send> Deleting<'_, F> {
     /// Deletes the volume's objects but for superblock versions and one fence, until a listing shows none.
-    async fn all_but(&mut self, fence: Option<SequenceNumber>) -> Result<(), Error> {
+    async fn all_but(&mut self, fence: Option<SequenceNumber>) -> Result<Left, Error> {
         let kept = fence.map(|fence| self.store.log_name(fence));
         loop {
-            let mut targets = Targets::list(self.store, self.options.archive).await?.objects;
-            targets.retain(|entry| Some(&entry.name) != kept.as_ref());
-            if targets.is_empty() {
-                return Ok(());
+            let mut targets = Targets::list(self.store, self.options.archive).await?;
+            let objects = std::mem::take(&mut targets.objects);
+            let (kept, objects): (Vec<Listed>, Vec<Listed>) =
+                objects.into_iter().partition(|entry| Some(&entry.name) == kept.as_ref());
+            if objects.is_empty() {
+                return Ok(Left { targets, kept });
             }
-            self.told.objects_left = targets.len() as u64;
-            for round in targets.chunks(DELETES_IN_ROUND) {
+            self.told.objects_left = objects.len() as u64;
+            for round in objects.chunks(DELETES_IN_ROUND) {
                 // The listing was before this look: nothing on it is of a volume that was made here since.
                 self.named.check_newest().await?;
                 self.delete(round).await?;
@@ -256,11 +276,25 @@ impl<F: FnMut(Progress) + Send> Deleting<'_, F> {
         }
     }
 
+    /// Deletes the fence.
+    async fn fence(&mut self, fence: &[Listed]) -> Result<(), Error> {
+        self.named.check_newest().await?;
+        self.delete(fence).await
+    }
+
+    /// The superblock versions: all else may be long to list.
+    async fn versions(&self) -> Result<Vec<Listed>, Error> {
+        let listed = self.store.bucket().list(names::SUPERBLOCK_FOLDER, None).await;
+        let mut versions = listed.map_err(|error| self.store.store_error(error))?;
+        versions.retain(|entry| names::parse_superblock(&entry.name).is_some());
+        Ok(versions)
+    }
+
     /// Deletes the superblock versions below mine, oldest first.
     async fn older_versions(&mut self) -> Result<(), Error> {
         let mine = self.named.number().await;
         loop {
-            let mut older = Targets::list(self.store, false).await?.superblocks;
+            let mut older = self.versions().await?;
             older.retain(|entry| names::parse_superblock(&entry.name).is_some_and(|number| number < mine));
             if older.is_empty() {
                 return Ok(());
@@ -274,7 +308,7 @@ impl<F: FnMut(Progress) + Send> Deleting<'_, F> {
 
     async fn last_version(&mut self) -> Result<(), Error> {
         let mine = names::superblock(self.named.number().await);
-        let mut last = Targets::list(self.store, false).await?.superblocks;
+        let mut last = self.versions().await?;
         last.retain(|entry| entry.name == mine);
         self.named.check_newest().await?;
         self.delete(&last).await

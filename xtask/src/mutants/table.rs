@@ -480,8 +480,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         rule: 7,
         breaks: "a reader that is behind stays behind",
         file: "crates/lsvd-volume/src/core/read.rs",
-        find: "        let Some(reader) = &self.reader else { return Ok(()) };\n",
-        replace: "        let Some(reader) = self.reader.as_ref().filter(|_| false) else { return Ok(()) };\n",
+        find: "if *newest > before {",
+        replace: "if *newest >= before {",
         test: Some(("lsvd-volume", "a_region_that_arrives_after_a_reload_is_no_damage")),
     },
     Mutant {

@@ -138,6 +138,7 @@ pub(super) fn refuse_if_pinned(store: &VolumeStore, superblock: &Superblock) -> 
 }
 
 /// The objects of the volume, by their names.
+#[derive(Default)]
 pub(super) struct Targets {
     /// Superblock versions, ascending.
     pub(super) superblocks: Vec<Listed>,
@@ -154,13 +155,7 @@ impl Targets {
     /// Lists all below the prefix. What the log's objects are called, the store knows from the superblock.
     pub(super) async fn list(store: &VolumeStore, archive: bool) -> Result<Self, Error> {
         let listed = store.bucket().list("", None).await.map_err(|error| store.store_error(error))?;
-        let mut targets = Self {
-            superblocks: Vec::new(),
-            objects: Vec::new(),
-            archived: Vec::new(),
-            others: 0,
-            log_last: None,
-        };
+        let mut targets = Self::default();
         for entry in listed {
             let name = entry.name.as_str();
             if names::parse_superblock(name).is_some() {

@@ -10,7 +10,7 @@ use lsvd_volume::{
     list_log, plan_removal, remove, survey,
 };
 
-use crate::common::{Fate, Verb, WINDOW, World, blocks, fill_of, log, settle, write_block};
+use crate::common::{Fate, Made, Verb, WINDOW, World, blocks, fill_of, log, settle, write_block};
 
 const ARCHIVED: &str = "archive/20090213T233130Z-epoch-0000000000000002-beyond-fence/log/0000000000000007";
 const PROBE: &str = "probe/0123456789abcdef0123456789abcdef/clock";
@@ -535,6 +535,46 @@ async fn of_a_log_among_others_objects_only_its_own_names_are_deleted() {
     left.retain(|name| *name != marker);
     assert_eq!(left, others, "not even a fence: the names of such a log are also others'");
     assert!(newest(&world).1.is_gone());
+}
+
+/// A large volume is listed for what there is to delete, and again to see that all is gone; no more.
+#[tokio::test(start_paused = true)]
+async fn a_removal_lists_the_whole_volume_twice() {
+    for leave_marker in [true, false] {
+        let world = full().await;
+        world.store.forget();
+        rm(&world, &RemoveOptions { leave_marker, ..world.remove_options() }).await.unwrap();
+        let folders = ["superblock", "log", "checkpoint"];
+        let made = world.store.made();
+        let whole = |made: &&Made| {
+            made.verb == Verb::List && !folders.iter().any(|folder| made.name.ends_with(folder))
+        };
+        assert_eq!(
+            made.iter().filter(whole).count(),
+            2,
+            "{:?}",
+            made.iter().filter(whole).collect::<Vec<_>>()
+        );
+    }
+}
+
+/// A stray object with a number that no version ever gets would count as the newest for ever: its name is said, and that it is
+/// to be deleted by hand; then the removal goes on.
+#[tokio::test(start_paused = true)]
+async fn a_stray_superblock_is_named() {
+    let world = full().await;
+    let stray = names::superblock(SuperblockNumber(u64::MAX >> 1));
+    world.store.put(&stray, "stray");
+    let before = world.store.names("");
+    for damaged in [false, true] {
+        let refused = rm(&world, &RemoveOptions { damaged, ..world.remove_options() }).await.unwrap_err();
+        assert!(matches!(&refused, Error::Corrupt { object, .. } if *object == stray), "{refused}");
+        assert_eq!(refused.to_string().contains("by hand"), damaged, "{refused}");
+        assert_eq!(world.store.names(""), before);
+    }
+    world.store.remove(&stray);
+    rm(&world, &world.remove_options()).await.unwrap();
+    assert_only_marker(&world);
 }
 
 /// Rule 9: a look at the superblocks comes between any listing and the deletes of what it showed.
