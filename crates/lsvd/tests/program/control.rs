@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::nbd_client::Request;
-use crate::rig::{Daemon, PATIENCE, Rig, block, lsvd, read, run, runtime_dir, write};
+use crate::rig::{Daemon, PATIENCE, Rig, Running, block, lsvd, read, run, runtime_dir, write};
 use crate::space::{MIB, gc, kill_half, log_bytes, reads_as_written};
 
 /// A daemon that collects when it is asked, and soon deletes.
@@ -410,24 +410,12 @@ fn a_daemon_that_ends_waits_for_no_collection() {
     rig.create("db1", "64M");
     let daemon = rig.serve("db1", "s", &["--batch", "1M", "--gc-target", "off", "--delete-after", "1h"]);
     kill_half(&daemon);
-    let url = rig.url("db1");
-    let waiting = std::thread::spawn(move || lsvd(&["gc", &url]));
-    wait_for_collection(&rig, &daemon);
+    let mut waiting = Running::start(&["gc", &rig.url("db1")]);
+    waiting.until_it_says("dead objects are deleted in 3600 s");
     let began = std::time::Instant::now();
     daemon.stop().expect(0, &["closed cleanly"]);
     assert!(began.elapsed() < PATIENCE / 2);
-    waiting
-        .join()
-        .unwrap()
-        .expect(1, &["dead objects are deleted in 3600 s", "told to end before this was done"]);
-}
-
-fn wait_for_collection(rig: &Rig, daemon: &Daemon) {
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while status(rig)["daemons"][0]["volumes"][0]["stats"]["checkpoints"].as_u64().unwrap() < 2 {
-        assert!(std::time::Instant::now() < deadline, "{daemon:?} does not collect");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    waiting.end().expect(1, &["told to end before this was done"]);
 }
 
 /// What docs/control.md shows is what a daemon says: each request there is sent, and its answer compared.

@@ -98,6 +98,66 @@ pub(crate) fn run(command: &mut Command) -> Ended {
     Ended::of(&Output { status, stdout: stdout.recv().unwrap(), stderr: stderr.recv().unwrap() })
 }
 
+/// A run of the program that says something before it ends; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    said: String,
+}
+
+impl Running {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut command = program();
+        let mut child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines() {
+                // Nobody may listen any more.
+                let _ = sender.send(line.unwrap());
+            }
+        });
+        Self { child, lines, said: String::new() }
+    }
+
+    /// Waits until it says this on stderr.
+    #[track_caller]
+    pub(crate) fn until_it_says(&mut self, words: &str) {
+        while !self.said.contains(words) {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => self.said.extend([line.as_str(), "\n"]),
+                Err(error) => panic!("{error}: no '{words}' in {self:#?}"),
+            }
+        }
+    }
+
+    /// Waits for its end, which must come.
+    #[track_caller]
+    pub(crate) fn end(mut self) -> Ended {
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            self.said.extend([line.as_str(), "\n"]);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "it does not end: {self:#?}");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let stderr = std::mem::take(&mut self.said);
+        Ended { code: status.code().unwrap_or(-1), stdout: String::new(), stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 fn drain(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
