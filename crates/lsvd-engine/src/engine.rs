@@ -136,7 +136,7 @@ impl Engine {
         Self {
             config,
             journal,
-            prefix,
+            prefix: prefix.counting_later(),
             progress: Progress::default(),
             loading: BTreeSet::new(),
             pinned: BTreeMap::new(),
@@ -702,6 +702,7 @@ impl Engine {
             }
             self.buffered_bytes -= batch.held_bytes;
         }
+        self.ask_for_owed();
         self.admit(now);
     }
 

@@ -250,6 +250,19 @@ impl ExtentMap {
         self.table.forget_idle(region);
     }
 
+    /// Makes an absent region a hole, unseen: what it held is not told to anybody.
+    ///
+    /// # Panics
+    /// If the region is not absent.
+    pub fn discard_absent(&mut self, region: RegionIndex) {
+        let group = self.table.group_or_new(region);
+        assert!(group.absent & bit(region) != 0, "{region:?} is in memory");
+        group.absent &= !bit(region);
+        group.dirty |= bit(region);
+        group.used |= bit(region);
+        *group.region_mut(region) = Region::default();
+    }
+
     /// Says that a region is used, so that others are evicted before it.
     #[inline]
     pub fn touch(&mut self, region: RegionIndex) {

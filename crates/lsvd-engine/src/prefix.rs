@@ -7,11 +7,12 @@
 //! 1. every block that the map points at is counted live at its object, once, as soon as its object is applied;
 //! 2. a capture holds the map as of its beginning: a region is captured before it changes;
 //! 3. only regions that a named checkpoint holds as they are leave memory;
-//! 4. what lost blocks were stays counted as live, so that nobody deletes it.
+//! 4. what lost blocks were stays counted as live, so that nobody deletes it; and so does what a region held that was discarded
+//!    while it was absent, until it is read: no checkpoint begins before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lsvd_format::checkpoint::{PartId, RegionIndex, RootPart};
+use lsvd_format::checkpoint::{PartId, REGION_BLOCKS, RegionIndex, RootPart};
 use lsvd_format::log_object::{Entry, Header, Source};
 use lsvd_format::{BlockIndex, BlockOrdinal, Extent, ObjectFormat, SequenceNumber, v1};
 
@@ -111,6 +112,10 @@ pub struct Prefix {
     parts: Vec<RootPart>,
     /// Of these, such as hold, damaged, what lost blocks were: checkpoints go on referring to them.
     lost_parts: BTreeSet<PartId>,
+    /// Whether a region that is discarded whole needs not be in memory for that.
+    counts_later: bool,
+    /// Regions of which that is so, and the last object that may have discarded them: what was live there is still counted.
+    owed: BTreeMap<RegionIndex, SequenceNumber>,
     /// Whether blocks are lost, or were: then more is counted as live than the map points at.
     lossy: bool,
     /// Marked clean for a checkpoint that is not named yet.
@@ -137,6 +142,8 @@ impl Prefix {
             places: BTreeMap::new(),
             parts: Vec::new(),
             lost_parts: BTreeSet::new(),
+            counts_later: false,
+            owed: BTreeMap::new(),
             lossy: false,
             unsaved: BTreeSet::new(),
             capture: None,
@@ -168,6 +175,43 @@ impl Prefix {
             prefix.map.set_absent(region);
         }
         prefix
+    }
+
+    /// Discards regions from now on without reading first what they hold: see [`Prefix::owed`].
+    pub(crate) fn counting_later(self) -> Self {
+        Self { counts_later: true, ..self }
+    }
+
+    /// The first few regions that were discarded unread, but for these: bring what they held by [`Prefix::settle`].
+    pub(crate) fn owed(&self, most: usize, but: &BTreeSet<RegionIndex>) -> Vec<RegionIndex> {
+        self.owed.keys().filter(|region| !but.contains(region)).take(most).copied().collect()
+    }
+
+    /// Whether what a region held that was discarded is still counted.
+    pub(crate) fn owes(&self, region: RegionIndex) -> bool {
+        self.owed.contains_key(&region)
+    }
+
+    /// Whether that is so of any.
+    pub(crate) fn owes_any(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// Counts what a region held that was discarded unread: it is dead, at the latest since the object `by`.
+    pub(crate) fn settle(&mut self, region: RegionIndex, content: &RegionContent, by: SequenceNumber) {
+        let Some(discarded) = self.owed.remove(&region) else { return };
+        for (extent, mapping) in content {
+            match mapping {
+                Mapping::Stored(at) => self.objects.kill(at.object, extent.count.0, by.max(discarded)),
+                Mapping::Lost => self.lossy = true,
+                Mapping::Zero => {}
+            }
+        }
+    }
+
+    /// What a region held that was discarded can not be read: it counts as live for ever, so that nobody deletes it.
+    pub(crate) fn settle_unread(&mut self, region: RegionIndex) {
+        self.lossy |= self.owed.remove(&region).is_some();
     }
 
     /// Applies from now on what objects say of one region, and nothing else: who has lost only that one needs no more.
@@ -277,7 +321,8 @@ impl Prefix {
         }
         for (index, state) in self.objects.iter() {
             let (found, said) = (counted.get(&index).copied().unwrap_or(0), state.live_blocks);
-            if found > said || absent == 0 && !self.lossy && found != said {
+            let exact = absent == 0 && !self.lossy && self.owed.is_empty();
+            if found > said || exact && found != said {
                 let number = state.record.identity.number;
                 return Err(format!(
                     "object {number} has {found} live blocks in memory, and {said} are counted"
@@ -347,7 +392,10 @@ impl Prefix {
         let mut done = progress.blocks;
         for entry in &header.entries[progress.entry..] {
             let Some(extent) = entry.extent() else { continue };
-            self.absent_in(Extent::new(extent.start.0 + done, extent.count.0 - done), most, &mut regions);
+            let rest = Extent::new(extent.start.0 + done, extent.count.0 - done);
+            for part in if self.may_discard(entry) { edges(rest) } else { [rest, Extent::new(0, 0)] } {
+                self.absent_in(part, most, &mut regions);
+            }
             done = 0;
             if regions.len() >= most {
                 break;
@@ -437,10 +485,20 @@ impl Prefix {
                 progress.blocks += piece.count.0;
             }
             if let Some(region) = absent {
-                return Err(region);
+                let whole = region.extent();
+                if !self.may_discard(entry) || whole.start.0 < extent.start.0 || whole.end().0 > end {
+                    return Err(region);
+                }
+                self.map.discard_absent(region);
+                self.owed.insert(region, header.identity.number);
             }
         }
         Ok(())
+    }
+
+    /// Whether an entry leaves nothing of a region that it covers.
+    fn may_discard(&self, entry: &Entry) -> bool {
+        self.counts_later && matches!(entry, Entry::Trim { .. } | Entry::Zero { .. })
     }
 
     /// Applies one run of an entry, whose regions are in memory.
@@ -624,6 +682,14 @@ impl Prefix {
         let changed_regions = self.map.dirty_regions().count() + self.unsaved.len();
         Tail { changed_regions: changed_regions as u64, ..self.tail }
     }
+}
+
+/// The parts of a run in regions that it does not cover.
+fn edges(run: Extent) -> [Extent; 2] {
+    let (start, end) = (run.start.0, run.end().0);
+    let first = start.next_multiple_of(REGION_BLOCKS).min(end);
+    let last = (end / REGION_BLOCKS * REGION_BLOCKS).max(first);
+    [Extent::new(start, first - start), Extent::new(last, end - last)]
 }
 
 /// Whether an entry may change what the volume reads as.

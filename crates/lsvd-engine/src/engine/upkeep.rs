@@ -11,7 +11,7 @@ use lsvd_format::checkpoint::RegionIndex;
 use lsvd_format::log_object::{Entry, Header, Source};
 use lsvd_format::{BlockIndex, Extent, ObjectFormat, SequenceNumber};
 
-use super::{Engine, InFlight};
+use super::{Engine, InFlight, REGIONS_AHEAD};
 use crate::collect::{self, Choice, Move, Purpose};
 use crate::journal::Journal;
 use crate::map::Location;
@@ -110,8 +110,16 @@ impl Engine {
         self.loading.remove(&region);
     }
 
-    /// Whether what is durable can not be applied to the map without this absent region.
+    /// Whether a region was discarded unread, and is asked for to count what died with it.
+    pub fn owes(&self, region: RegionIndex) -> bool {
+        self.prefix.owes(region)
+    }
+
+    /// Whether what is durable can not be applied to the map, or no checkpoint can begin, without this region.
     pub fn is_stuck_on(&self, region: RegionIndex) -> bool {
+        if self.owes(region) {
+            return true;
+        }
         let first =
             self.sealed.front().filter(|first| first.batch.header.identity.number < self.first_incomplete);
         first.is_some_and(|first| {
@@ -137,10 +145,11 @@ impl Engine {
         self.prefix.store_again(regions)
     }
 
-    /// Begins a checkpoint as of the last object that is applied. `None` while one is half applied: try again after the
-    /// next event.
+    /// Begins a checkpoint as of the last object that is applied. `None` while one is half applied, or what died with a region
+    /// is not counted yet: try again after the next event.
     pub fn begin_checkpoint(&mut self) -> Option<CaptureStart> {
-        self.progress.is_fresh().then(|| self.prefix.begin_capture())
+        let exact = self.progress.is_fresh() && !self.prefix.owes_any();
+        exact.then(|| self.prefix.begin_capture())
     }
 
     /// The next few regions of the checkpoint that was begun, as they were then; none when all were given. An empty one
@@ -157,6 +166,16 @@ impl Engine {
         self.evict();
     }
 
+    /// Asks for what regions held that were discarded unread, some at a time: nobody waits for it but the next checkpoint.
+    pub(super) fn ask_for_owed(&mut self) {
+        let free = REGIONS_AHEAD.saturating_sub(self.loading.len());
+        for region in self.prefix.owed(free, &self.loading) {
+            self.loading.insert(region);
+            let place = self.prefix.place(region);
+            self.actions.push_back(Action::LoadRegion { region, place });
+        }
+    }
+
     /// Asks for a region, once.
     pub(super) fn want_region(&mut self, region: RegionIndex) {
         if !self.is_resident(region) && self.loading.insert(region) {
@@ -171,12 +190,24 @@ impl Engine {
         (region, place): (RegionIndex, Place),
         content: RegionContent,
     ) {
-        self.prefix.load(region, place, content);
+        if self.prefix.owes(region) {
+            let by = match self.sealed.front() {
+                Some(half_applied) if !self.progress.is_fresh() => half_applied.batch.header.identity.number,
+                _ => self.prefix.log().last.map_or(SequenceNumber(0), |last| last.number),
+            };
+            self.prefix.settle(region, &content, by);
+        } else {
+            self.prefix.load(region, place, content);
+        }
         self.region_is_there(now, region);
     }
 
     pub(super) fn region_lost(&mut self, now: Now, region: RegionIndex, place: Place, end: BlockIndex) {
-        self.prefix.lose(region, place, end);
+        if self.prefix.owes(region) {
+            self.prefix.settle_unread(region);
+        } else {
+            self.prefix.lose(region, place, end);
+        }
         self.region_is_there(now, region);
     }
 

@@ -52,6 +52,10 @@ enum Step {
     Touch {
         region: u32,
     },
+    /// If it is absent.
+    Discard {
+        region: u32,
+    },
     Evict {
         share: u64,
         stays: u32,
@@ -108,6 +112,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => extent().prop_map(|extent| Step::Overlapping { extent }),
         2 => region().prop_map(|region| Step::Store { region }),
         1 => region().prop_map(|region| Step::Touch { region }),
+        1 => region().prop_map(|region| Step::Discard { region }),
         2 => (0u64..5, region()).prop_map(|(share, stays)| Step::Evict { share, stays }),
     ]
 }
@@ -235,6 +240,7 @@ impl Model {
             }
             Step::Store { region } => self.store(region),
             Step::Touch { region } => self.map.touch(RegionIndex(region)),
+            Step::Discard { region } => self.discard(region),
             Step::Evict { share, stays } => self.evict(share, stays),
         }
     }
@@ -250,6 +256,20 @@ impl Model {
         }
         self.map.mark_clean(index);
         self.dirty.remove(&region);
+    }
+
+    fn discard(&mut self, region: u32) {
+        if !self.absent.remove(&region) {
+            return;
+        }
+        self.map.discard_absent(RegionIndex(region));
+        let extent = RegionIndex(region).extent();
+        for block in extent.start.0.max(BASE)..extent.end().0.min(BASE + BLOCKS) {
+            if let Some(Mapping::Stored(at)) = self.blocks[(block - BASE) as usize].take() {
+                *self.live.entry(at.object.0).or_default() -= 1;
+            }
+        }
+        self.dirty.insert(region);
     }
 
     fn evict(&mut self, share: u64, stays: u32) {

@@ -239,7 +239,14 @@ impl Core {
             Err(_) => return false,
         }
         let end = BlockIndex(named.get().await.largest_size_bytes() / BLOCK_BYTES);
-        tell_loss(&self.store, region, place, error);
+        if self.engine(|engine| engine.owes(region)) {
+            tracing::warn!(
+                "{error}; region {region} of the map was discarded, and what was stored for it stays in the bucket, as nobody can \
+                 say what that is"
+            );
+        } else {
+            tell_loss(&self.store, region, place, error);
+        }
         self.event(Event::RegionLost { region, place, end });
         for waiter in self.lock().region_waiters.remove(&region).unwrap_or_default() {
             let _ = waiter.send(Ok(()));

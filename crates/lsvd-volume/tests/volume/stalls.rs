@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lsvd_volume::{Error, Volume};
+use lsvd_volume::{CollectionGoal, CreateOptions, Error, OpenOptions, Volume, create};
 use tokio::time::Instant;
 
 use crate::common::{BLOCK, Fate, MIB, Verb, World, blocks, fill_of, settle, write_block};
@@ -12,7 +12,7 @@ const BUFFER: u64 = MIB;
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn small(world: &World) -> Volume {
-    let change = |options: &mut lsvd_volume::OpenOptions| {
+    let change = |options: &mut OpenOptions| {
         options.batch_bytes_max = 64 << 10;
         options.buffer_bytes_max = BUFFER;
         options.io_timeout = TIMEOUT;
@@ -218,4 +218,55 @@ async fn a_slow_line_is_not_a_dead_one() {
     let ideal = Duration::from_secs(192 * MIB / LINE);
     assert!(begun.elapsed() < ideal * 5 / 4, "{:?} instead of {ideal:?}", begun.elapsed());
     assert!(world.store.count(Verb::Put, "log/") < 24 + 4, "hardly anything is sent twice");
+}
+
+/// Rule 10: a discard of many regions of the map that are not in memory, and that come slowly, keeps nobody waiting: what was
+/// written in them is counted as dead when they have come.
+#[tokio::test(start_paused = true)]
+async fn a_large_discard_keeps_nobody_waiting() {
+    const REGION: u64 = 64 * MIB;
+    const REGIONS: u64 = 400;
+    let world = World::empty();
+    let size_bytes = (REGIONS + 1) * REGION;
+    create(&world.bucket, &CreateOptions { size_bytes, ..world.create_options() }).await.unwrap();
+    let volume = world.open().await;
+    for nth in 0..=REGIONS {
+        volume.write(nth * REGION + 5 * BLOCK, blocks(2, 7), false).await.unwrap();
+    }
+    volume.collect_garbage(CollectionGoal::Target(100.0)).await.unwrap();
+    volume.close().await.unwrap();
+    let change = |options: &mut OpenOptions| {
+        options.io_timeout = TIMEOUT;
+        options.map_bytes_max = 0;
+        options.upkeep.look_every = Duration::from_secs(1 << 30);
+    };
+    let volume = world.open_with(change).await;
+    // 64 of them at once: over a minute for all.
+    world.store.always(Verb::Get, "checkpoint/", Fate::Slow(TIMEOUT / 2));
+    let began = Instant::now();
+    // All of them, but half of the last.
+    volume.trim(0, REGIONS * REGION + REGION / 2, false).await.unwrap();
+    volume.flush().await.unwrap();
+    for nth in 0..100 {
+        let at = nth % 10 * REGION + nth * BLOCK;
+        volume.write(at, blocks(1, 9), true).await.unwrap();
+        assert_eq!(fill_of(&volume, at / BLOCK).await.unwrap(), 9);
+        if nth > 10 {
+            assert_eq!(fill_of(&volume, 5).await.unwrap(), 0);
+        }
+    }
+    assert!(began.elapsed() < TIMEOUT, "only the edge was waited for: {:?}", began.elapsed());
+    let dead = |volume: &Volume| volume.stats().live_bytes == 100 * BLOCK;
+    assert!(!dead(&volume), "what was not seen yet counts as live");
+    tokio::time::sleep(TIMEOUT * 10).await;
+    assert!(dead(&volume), "{:?}", volume.stats());
+    volume.audit().unwrap();
+    world.store.drop_rules();
+    volume.collect_garbage(CollectionGoal::Target(100.0)).await.unwrap();
+    assert_eq!(volume.stats().live_bytes, 100 * BLOCK);
+    drop(volume);
+    let volume = world.open_with(change).await;
+    assert_eq!(fill_of(&volume, 5).await.unwrap(), 0);
+    assert_eq!(fill_of(&volume, REGIONS * REGION / BLOCK + 5).await.unwrap(), 0);
+    volume.audit().unwrap();
 }
