@@ -664,4 +664,33 @@ pub(super) const MUTANTS: &[Mutant] = &[
         replace: "if false {",
         test: Some(("lsvd-volume", "what_came_too_late_for_what_was_left_is_archived")),
     },
+    Mutant {
+        name: "moves-ignore-overlay",
+        rule: 6,
+        breaks: "collection plans to move what was written anew and is not in the map yet",
+        file: "crates/lsvd-engine/src/collect.rs",
+        find: "    for (newer, _) in overlay.overlapping(run) {",
+        replace: "    for (newer, _) in overlay.overlapping(run).take(0) {",
+        test: Some(("lsvd-engine", "what_is_written_anew_is_not_moved")),
+    },
+    Mutant {
+        name: "delete-before-condemned",
+        rule: 7,
+        breaks: "objects are deleted before the superblock version that condemns them is stored",
+        file: RECLAIM,
+        find: "        let condemned = self.named.update(|superblock| {\n            // Of this very version",
+        replace: "        for number in dead.keys() {\n            let name = self.core.store().log_name(*number);\n            \
+                  let _ = self.core.store().bucket().delete(&name).await;\n        }\n        \
+                  let condemned = self.named.update(|superblock| {\n            // Of this very version",
+        test: Some(("lsvd-volume", "what_is_deleted_was_condemned_before")),
+    },
+    Mutant {
+        name: "checkpoint-before-counted",
+        rule: 8,
+        breaks: "a checkpoint says that what was discarded unread lives on",
+        file: ENGINE_UPKEEP,
+        find: "self.progress.is_fresh() && !self.prefix.owes_any();",
+        replace: "self.progress.is_fresh();",
+        test: Some(("lsvd-engine", "a_region_that_is_discarded_unread_is_counted_when_it_comes")),
+    },
 ];

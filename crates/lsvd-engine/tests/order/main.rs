@@ -4,6 +4,7 @@
 
 mod capture;
 mod journal;
+mod moves;
 mod residency;
 mod rig;
 

@@ -163,6 +163,17 @@ async fn a_checkpoint_that_was_named_after_all_stays() {
     assert!(referenced(&world).is_subset(&there), "{:?} of {there:?}", referenced(&world));
 }
 
+/// Waits until a version condemns something, which takes some looks of upkeep.
+async fn until_condemned(world: &World) {
+    for _ in 0..1000 {
+        if !newest(world).condemned.is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("no version condemns anything");
+}
+
 /// Rule 7: condemned first, in a version that is stored; the delete comes a grace period later. A crash in between changes
 /// nothing: the list is worked off by whoever opens next.
 #[tokio::test(start_paused = true)]
@@ -182,9 +193,7 @@ async fn what_is_deleted_was_condemned_before() {
     for fill in 12..16 {
         write_and_wait(&volume, 1, fill).await;
     }
-    while newest(&world).condemned.is_empty() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    until_condemned(&world).await;
     assert!(world.store.bytes(&log(9)).is_some(), "readers have their grace");
     drop(volume);
     let volume = world.open_with(busy).await;
@@ -203,9 +212,7 @@ async fn who_was_taken_over_deletes_nothing() {
     for fill in 11..16 {
         write_and_wait(&old, 1, fill).await;
     }
-    while newest(&world).condemned.is_empty() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    until_condemned(&world).await;
     // A newcomer that keeps its hands still.
     let _new = world.open_with(|options| options.upkeep.look_every = Duration::from_secs(1 << 30)).await;
     world.store.forget();
