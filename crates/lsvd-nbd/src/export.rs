@@ -3,8 +3,11 @@
 //! Defined here, by the one who calls it. It does not know NBD's numbers: those are `transmission`'s.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use bytes::Bytes;
+
+use crate::context::MetaContext;
 
 /// What a client is told of an export when it connects. Taken once per connection: a change is seen by later ones, but for a
 /// size that has grown, see [`Export::size_bytes`].
@@ -24,6 +27,8 @@ pub struct ExportInfo {
     pub can_trim: bool,
     /// [`Export::write_zeroes`] honours [`ZeroFlags::fast`]: the flag is offered only then.
     pub fast_zero: bool,
+    /// The namespace of its metadata contexts beside `base:allocation`, with the colon; without one it is asked for none.
+    pub context_namespace: Option<&'static str>,
 }
 
 impl ExportInfo {
@@ -37,6 +42,7 @@ impl ExportInfo {
             block_size_preferred: 4096,
             can_trim: true,
             fast_zero: false,
+            context_namespace: None,
         }
     }
 }
@@ -191,4 +197,18 @@ pub trait Export: Send + Sync + 'static {
         offset_bytes: u64,
         length_bytes: u64,
     ) -> impl Future<Output = Result<Vec<ExtentStatus>, ExportError>> + Send;
+
+    /// Names of its metadata contexts that a query is about: a whole name, or one that ends with a colon and stands for all
+    /// below it. Asked only of queries in [`ExportInfo::context_namespace`]; who can not tell tells none.
+    fn list_contexts(&self, query: &str) -> impl Future<Output = Vec<String>> + Send {
+        let _ = query;
+        async { Vec::new() }
+    }
+
+    /// The metadata context of this name for a client that selects it; `None` if there is none, or it can not be had now: the
+    /// client is not given it then, as the protocol says of unknown names.
+    fn open_context(&self, name: &str) -> impl Future<Output = Option<Arc<dyn MetaContext>>> + Send {
+        let _ = name;
+        async { None }
+    }
 }

@@ -20,6 +20,7 @@ use bytes::{Buf, BytesMut};
 pub(crate) use self::catalog::{Catalog, CatalogEntry};
 use self::option::{InfoRequest, Malformed, MetaContextRequest, id, info};
 use self::reply::{Refusal, error};
+use crate::context::CONTEXTS_MAX;
 use crate::transmission::Session;
 
 /// Longest name, query or message that the protocol allows, in bytes.
@@ -41,9 +42,14 @@ const CLIENT_FLAGS_BYTES: usize = 4;
 const CLIENT_FIXED_NEWSTYLE: u32 = 1 << 0;
 const CLIENT_NO_ZEROES: u32 = 1 << 1;
 
-/// The only context that there is, and its number in replies.
+/// The context that every export has, and its number in replies.
 const BASE_ALLOCATION: &[u8] = b"base:allocation";
 pub(crate) const BASE_ALLOCATION_ID: u32 = 1;
+
+/// The number in replies of an export's own context, by its place among the selected ones.
+pub(crate) fn context_id(place: usize) -> u32 {
+    BASE_ALLOCATION_ID + 1 + u32::try_from(place).expect("a few are selected at most")
+}
 
 /// What the driver does next.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,6 +58,15 @@ pub(crate) enum Step {
     NeedInput,
     /// Send the output and call again.
     Answered,
+    /// Ask the export which of these contexts it has, hand their names to [`Handshake::tell_contexts`], and call again.
+    Contexts {
+        /// Place of the export in the catalog.
+        export: usize,
+        /// What the client asks for, in the export's namespace; each once.
+        queries: Vec<String>,
+        /// They are whole names that the client wants to be told of from now on; otherwise they are listed.
+        select: bool,
+    },
     /// Send the output; what remains of the input is the transmission's.
     Chosen {
         /// Place of the export in the catalog.
@@ -85,6 +100,23 @@ enum State {
     Skip { option: u32, remaining: u32 },
 }
 
+/// Contexts that were selected.
+#[derive(Clone, Copy, Debug)]
+struct Selection {
+    export: usize,
+    base_allocation: bool,
+    /// So many of the export's own.
+    contexts: usize,
+}
+
+/// An option that waits for what the export says.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    option: u32,
+    export: usize,
+    base_allocation: bool,
+}
+
 /// A negotiation with one client.
 #[derive(Debug)]
 pub(crate) struct Handshake {
@@ -93,8 +125,10 @@ pub(crate) struct Handshake {
     options_seen: u32,
     no_zeroes: bool,
     structured: bool,
-    /// The export for which `base:allocation` was selected last.
-    context_of: Option<usize>,
+    /// What was selected last.
+    selected: Option<Selection>,
+    /// Contexts that the export is asked for.
+    asked: Option<Asked>,
     shutting_down: bool,
 }
 
@@ -106,7 +140,8 @@ impl Handshake {
             options_seen: 0,
             no_zeroes: false,
             structured: false,
-            context_of: None,
+            selected: None,
+            asked: None,
             shutting_down: false,
         }
     }
@@ -182,7 +217,7 @@ impl Handshake {
                         return self.answer(option, &[], output);
                     }
                     if option == id::SET_META_CONTEXT {
-                        self.context_of = None;
+                        self.selected = None;
                     }
                     let message = format!("an option may bring {OPTION_BYTES_MAX} bytes at most");
                     reply::refuse(output, option, &Refusal { kind: error::TOO_BIG, message });
@@ -203,6 +238,10 @@ impl Handshake {
                 Ok(export) => return Step::Chosen { export, session: self.session(export) },
                 Err(refusal) => reply::refuse(output, option, &refusal),
             },
+            id::LIST_META_CONTEXT | id::SET_META_CONTEXT => match self.meta_context(option, data, output) {
+                Ok(step) => return step,
+                Err(refusal) => reply::refuse(output, option, &refusal),
+            },
             _ => {
                 if let Err(refusal) = self.answer_and_stay(option, data, output) {
                     reply::refuse(output, option, &refusal);
@@ -213,10 +252,6 @@ impl Handshake {
     }
 
     fn answer_and_stay(&mut self, option: u32, data: &[u8], output: &mut BytesMut) -> Result<(), Refusal> {
-        // A selection is replaced even by one that fails.
-        if option == id::SET_META_CONTEXT {
-            self.context_of = None;
-        }
         self.refuse_if_shutting_down()?;
         match option {
             id::LIST => {
@@ -234,7 +269,6 @@ impl Handshake {
                 reply::acknowledge(output, option);
                 Ok(())
             }
-            id::LIST_META_CONTEXT | id::SET_META_CONTEXT => self.meta_context(option, data, output),
             id::STARTTLS => Err(Refusal::new(error::UNSUP, "this server does not speak TLS")),
             id::EXTENDED_HEADERS => Err(Refusal::new(error::UNSUP, "this server has no extended headers")),
             _ => Err(Refusal::new(error::UNSUP, "this server does not know that option")),
@@ -278,32 +312,78 @@ impl Handshake {
         Ok(export)
     }
 
-    fn meta_context(&mut self, option: u32, data: &[u8], output: &mut BytesMut) -> Result<(), Refusal> {
+    fn meta_context(&mut self, option: u32, data: &[u8], output: &mut BytesMut) -> Result<Step, Refusal> {
+        let select = option == id::SET_META_CONTEXT;
+        // A selection is replaced even by one that fails.
+        if select {
+            self.selected = None;
+        }
+        self.refuse_if_shutting_down()?;
         let request = MetaContextRequest::decode(data)?;
         if !self.structured {
             return Err(Refusal::new(error::INVALID, "metadata contexts need structured replies first"));
         }
         let export = self.find(request.export_name)?;
-        let matches = if option == id::SET_META_CONTEXT {
+        let base_allocation = if select {
             // `base:` alone is a wildcard for listing only.
             request.queries.contains(&BASE_ALLOCATION)
         } else {
             let listed = |query: &&[u8]| *query == BASE_ALLOCATION || *query == b"base:";
             request.queries.is_empty() || request.queries.iter().any(listed)
         };
-        if matches {
-            let context_id = if option == id::SET_META_CONTEXT { BASE_ALLOCATION_ID } else { 0 };
-            reply::meta_context(output, option, context_id, BASE_ALLOCATION);
-            if option == id::SET_META_CONTEXT {
-                self.context_of = Some(export);
+        let queries = self.further_queries(export, &request, select);
+        if select && queries.len() > CONTEXTS_MAX {
+            let message = format!("a connection has {CONTEXTS_MAX} contexts beside base:allocation at most");
+            return Err(Refusal { kind: error::TOO_BIG, message });
+        }
+        self.asked = Some(Asked { option, export, base_allocation });
+        if queries.is_empty() {
+            self.tell_contexts(&[], output);
+            return Ok(Step::Answered);
+        }
+        Ok(Step::Contexts { export, queries, select })
+    }
+
+    /// What the export has to be asked about: what lies in its namespace.
+    fn further_queries(&self, export: usize, request: &MetaContextRequest, select: bool) -> Vec<String> {
+        let Some(namespace) = self.catalog.entries()[export].info.context_namespace else {
+            return Vec::new();
+        };
+        if request.queries.is_empty() && !select {
+            return vec![namespace.to_owned()];
+        }
+        let mut further: Vec<String> = Vec::new();
+        let texts = request.queries.iter().filter_map(|query| std::str::from_utf8(query).ok());
+        for query in texts.filter(|query| query.starts_with(namespace)) {
+            // What ends with a colon stands for others: a wildcard, for listing only.
+            let wildcard = select && query.ends_with(':');
+            if !wildcard && further.iter().all(|known| known != query) {
+                further.push(query.to_owned());
             }
         }
+        further
+    }
+
+    /// Answers what [`Step::Contexts`] asked: the names of those that there are.
+    pub(crate) fn tell_contexts(&mut self, names: &[String], output: &mut BytesMut) {
+        let Some(Asked { option, export, base_allocation }) = self.asked.take() else { return };
+        let select = option == id::SET_META_CONTEXT;
+        let number = |number: u32| if select { number } else { 0 };
+        if base_allocation {
+            reply::meta_context(output, option, number(BASE_ALLOCATION_ID), BASE_ALLOCATION);
+        }
+        for (place, name) in names.iter().enumerate() {
+            reply::meta_context(output, option, number(context_id(place)), name.as_bytes());
+        }
+        if select {
+            self.selected = Some(Selection { export, base_allocation, contexts: names.len() });
+        }
         reply::acknowledge(output, option);
-        Ok(())
     }
 
     fn session(&self, export: usize) -> Session {
         let entry = &self.catalog.entries()[export];
+        let selected = self.selected.filter(|selected| self.structured && selected.export == export);
         Session {
             size_bytes: entry.info.size_bytes,
             read_only: entry.info.read_only,
@@ -311,7 +391,8 @@ impl Handshake {
             can_trim: entry.info.can_trim,
             fast_zero: entry.info.fast_zero,
             structured: self.structured,
-            block_status: self.structured && self.context_of == Some(export),
+            base_allocation: selected.is_some_and(|selected| selected.base_allocation),
+            contexts: selected.map_or(0, |selected| selected.contexts),
             payload_bytes_max: self.catalog.payload_bytes_max(),
         }
     }

@@ -56,6 +56,7 @@
 
 mod address;
 pub mod attach;
+mod context;
 mod export;
 mod handshake;
 mod limits;
@@ -64,6 +65,7 @@ mod server;
 mod transmission;
 
 pub use address::{AddressError, DEFAULT_PORT, ListenAddress};
+pub use context::{ContextExtent, ContextStatus, MetaContext};
 pub use export::{Export, ExportError, ExportErrorKind, ExportInfo, ExtentStatus, ReadPiece, ZeroFlags};
 pub use limits::Limits;
 pub use listener::{BindError, Listener};

@@ -16,7 +16,7 @@ mod tests;
 
 pub(crate) use self::gate::{Command, Denial, admit};
 pub(crate) use self::outbox::Outbox;
-pub(crate) use self::reply::{Answer, BLOCK_STATUS_EXTENTS_MAX, Errno, put_answer};
+pub(crate) use self::reply::{Answer, BLOCK_STATUS_EXTENTS_MAX, Errno, Told, allocation, put_answer};
 pub(crate) use self::request::{REQUEST_HEAD_BYTES, RequestHead};
 
 /// What client and server agreed on.
@@ -30,7 +30,9 @@ pub(crate) struct Session {
     /// Structured replies.
     pub(crate) structured: bool,
     /// `base:allocation` was selected.
-    pub(crate) block_status: bool,
+    pub(crate) base_allocation: bool,
+    /// So many other contexts were selected.
+    pub(crate) contexts: usize,
     pub(crate) payload_bytes_max: u32,
 }
 
@@ -58,6 +60,11 @@ impl Session {
             (self.offers_fast_zero(), SEND_FAST_ZERO),
         ];
         told.iter().filter(|(holds, _)| *holds).fold(0, |flags, (_, flag)| flags | flag)
+    }
+
+    /// Contexts of which BLOCK_STATUS tells.
+    pub(crate) fn selected(&self) -> usize {
+        usize::from(self.base_allocation) + self.contexts
     }
 
     fn offers_trim(&self) -> bool {

@@ -196,6 +196,66 @@ async fn libnbd_by_python() {
     assert_eq!(output(command).await, "done\n");
 }
 
+/// An export's own metadata contexts: listed, selected beside `base:allocation` and alone, and failing.
+const CONTEXTS: &str = r#"
+import nbd, sys, errno
+def connected(*names):
+    h = nbd.NBD()
+    for name in names:
+        h.add_meta_context(name)
+    h.connect_uri(sys.argv[1])
+    return h
+def status(h, length, offset):
+    told = {}
+    h.block_status(length, offset, lambda context, at, entries, error: told.update({context: list(entries)}))
+    return told
+h = nbd.NBD()
+h.set_opt_mode(True)
+h.connect_uri(sys.argv[1])
+def listed(*queries):
+    h.clear_meta_contexts()
+    for query in queries:
+        h.add_meta_context(query)
+    names = []
+    h.opt_list_meta_context(lambda name: names.append(name))
+    return names
+own = ["test:odd", "test:silent", "test:failing"]
+assert listed() == ["base:allocation"] + own, listed()
+assert listed("test:") == own and listed("test:odd", "other:odd") == ["test:odd"]
+h.opt_abort()
+
+h = connected("base:allocation", "test:odd", "test:none", "other:odd")
+assert h.can_meta_context("test:odd") and not h.can_meta_context("test:none")
+told = status(h, 63 << 20, 1 << 20)
+assert told["base:allocation"] == [63 << 20, 3], told
+assert told["test:odd"] == [4096, 0, 4096, 1] * 4, told
+assert status(h, 4096, 4096 + 10)["test:odd"] == [4086, 1, 10, 0]
+assert status(connected("test:odd"), 4096, 0) == {"test:odd": [4096, 0]}
+# No answer is no answer: never one without flags.
+for name in own[1:]:
+    h = connected("base:allocation", name)
+    try:
+        status(h, 4096, 0)
+    except nbd.Error as error:
+        assert error.errnum == errno.EIO
+    else:
+        raise AssertionError(name)
+    assert h.pread(512, 0) == bytes(512)
+print("done")
+"#;
+
+#[tokio::test]
+async fn contexts_by_python() {
+    if !is_installed("/usr/lib/python3/dist-packages/nbd.py") {
+        return;
+    }
+    let info = ExportInfo { context_namespace: Some("test:"), ..ExportInfo::new(64 << 20) };
+    let running = Running::start(MemoryExport::new(info), Limits::default()).await;
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-c", CONTEXTS]).arg(uri(&running));
+    assert_eq!(output(command).await, "done\n");
+}
+
 #[tokio::test]
 async fn nbdcopy_over_several_connections() {
     if !is_installed("/usr/bin/nbdcopy") {

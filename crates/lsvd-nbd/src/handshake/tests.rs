@@ -12,7 +12,12 @@ const ACK: u32 = 1;
 
 fn catalog() -> Arc<Catalog> {
     let first = ExportInfo { description: "the first".into(), can_multi_conn: true, ..ExportInfo::new(MIB) };
-    let second = ExportInfo { read_only: true, fast_zero: true, ..ExportInfo::new(2 * MIB) };
+    let second = ExportInfo {
+        read_only: true,
+        fast_zero: true,
+        context_namespace: Some("own:"),
+        ..ExportInfo::new(2 * MIB)
+    };
     let entries = vec![
         CatalogEntry { name: "first".into(), info: first },
         CatalogEntry { name: "second".into(), info: second },
@@ -126,7 +131,7 @@ fn go_tells_all_that_was_asked_and_the_export_always() {
     let mut handshake = begun(3);
     let (step, output) = feed(&mut handshake, &option(7, &info_data(b"", &[3, 1, 2, 99])));
     let Step::Chosen { export: 0, session } = step else { panic!("{step:?}") };
-    assert!(!session.structured && !session.block_status);
+    assert!(!session.structured && session.selected() == 0);
     let kinds: Vec<_> = replies(&output).into_iter().map(|(_, kind, data)| (kind, data)).collect();
     assert_eq!(
         kinds,
@@ -241,7 +246,7 @@ fn metadata_contexts_are_listed() {
 /// Does the session that GO leads to have block status?
 fn block_status_after(handshake: &mut Handshake, name: &[u8]) -> bool {
     match feed(handshake, &option(7, &info_data(name, &[]))).0 {
-        Step::Chosen { session, .. } => session.block_status,
+        Step::Chosen { session, .. } => session.base_allocation,
         step => panic!("{step:?}"),
     }
 }
@@ -277,6 +282,80 @@ fn a_selection_that_fails_undoes_the_one_before() {
         assert_eq!(ask(&mut handshake, 10, &failing).len(), 1);
         assert!(!block_status_after(&mut handshake, b"first"));
     }
+}
+
+/// Asks about contexts of the second export; what it is asked is as expected, and `names` are there.
+fn contexts(number: u32, queries: &[&[u8]], asked: &[&str], names: &[&str]) -> (Handshake, Vec<u8>) {
+    let mut handshake = begun(3);
+    acknowledged(&ask(&mut handshake, 8, b""));
+    let (step, output) = feed(&mut handshake, &option(number, &context_data(b"second", queries)));
+    if asked.is_empty() {
+        assert_eq!(step, Step::Answered, "{queries:?}");
+        return (handshake, output);
+    }
+    let queries = asked.iter().map(|&query| query.to_owned()).collect();
+    assert_eq!((step, output), (Step::Contexts { export: 1, queries, select: number == 10 }, Vec::new()));
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut output = BytesMut::new();
+    handshake.tell_contexts(&names, &mut output);
+    (handshake, output.to_vec())
+}
+
+/// The numbers and names that were told.
+fn told(output: &[u8]) -> Vec<(u32, String)> {
+    let replies = replies(output);
+    assert_eq!(replies.last().map(|reply| reply.1), Some(ACK));
+    let told = replies.iter().filter(|reply| reply.1 == 4);
+    told.map(|(_, _, data)| ((&data[..4]).get_u32(), String::from_utf8_lossy(&data[4..]).into_owned()))
+        .collect()
+}
+
+#[test]
+fn an_export_is_asked_for_its_own_contexts() {
+    let name = |number: u32, name: &str| (number, name.to_owned());
+    let (base, a, b) = ("base:allocation", "own:a", "own:b");
+    for queries in [&[][..], &[&b"own:"[..], b"base:"]] {
+        let (_, output) = contexts(9, queries, &["own:"], &[a, b]);
+        assert_eq!(told(&output), [name(0, base), name(0, a), name(0, b)]);
+    }
+    // Of other namespaces, and of what is no text, it hears nothing.
+    let (_, output) = contexts(9, &[b"qemu:x", b"own", b"own:\xff", b"base:"], &[], &[]);
+    assert_eq!(told(&output), [name(0, base)]);
+    let queries: &[&[u8]] = &[b"own:a", b"base:allocation", b"own:no", b"own:", b"own:a", b"own:b"];
+    let (mut handshake, output) = contexts(10, queries, &["own:a", "own:no", "own:b"], &[a, b]);
+    assert_eq!(told(&output), [name(1, base), name(2, a), name(3, b)]);
+    let Step::Chosen { session, .. } = feed(&mut handshake, &option(7, &info_data(b"second", &[]))).0 else {
+        panic!("it is there");
+    };
+    assert_eq!((session.base_allocation, session.contexts), (true, 2));
+}
+
+#[test]
+fn contexts_of_an_export_alone_and_of_the_last_selection_alone() {
+    let (mut handshake, output) = contexts(10, &[b"own:a"], &["own:a"], &["own:a"]);
+    assert_eq!(told(&output), [(2, "own:a".to_owned())]);
+    let session =
+        |handshake: &mut Handshake, name: &[u8]| match feed(handshake, &option(7, &info_data(name, &[]))).0 {
+            Step::Chosen { session, .. } => session,
+            step => panic!("{step:?}"),
+        };
+    assert_eq!(session(&mut handshake, b"first").selected(), 0);
+    let (mut handshake, _) = contexts(10, &[b"own:a"], &["own:a"], &["own:a"]);
+    assert!(!session(&mut handshake, b"second").base_allocation);
+    let (mut handshake, _) = contexts(10, &[b"own:a"], &["own:a"], &["own:a"]);
+    ask(&mut handshake, 10, &context_data(b"second", &[b"base:allocation"]));
+    let last = session(&mut handshake, b"second");
+    assert_eq!((last.base_allocation, last.contexts), (true, 0));
+}
+
+/// Rule 10: the answer of a request grows with each context.
+#[test]
+fn too_many_contexts_are_refused() {
+    let mut handshake = begun(3);
+    acknowledged(&ask(&mut handshake, 8, b""));
+    let queries: &[&[u8]] = &[b"own:a", b"own:b", b"own:c", b"own:d"];
+    refused(&ask(&mut handshake, 10, &context_data(b"second", queries)), error::TOO_BIG);
+    assert!(!block_status_after(&mut handshake, b"second"));
 }
 
 #[test]
@@ -346,6 +425,7 @@ fn run(input: &[u8], cuts: &[usize]) -> (Vec<u8>, Option<Step>) {
     loop {
         match handshake.advance(&mut buffer, &mut output) {
             Step::Answered => {}
+            Step::Contexts { queries, .. } => handshake.tell_contexts(&queries, &mut output),
             Step::NeedInput if rest.is_empty() => return (output.to_vec(), None),
             Step::NeedInput => {
                 let count = cuts.next().map_or(rest.len(), |cut| (*cut).clamp(1, rest.len()));
@@ -359,7 +439,7 @@ fn run(input: &[u8], cuts: &[usize]) -> (Vec<u8>, Option<Step>) {
 
 fn options() -> impl Strategy<Value = Vec<u8>> {
     let name = prop::sample::select(vec![&b""[..], b"first", b"second", b"third"]);
-    let query = prop::sample::select(vec![&b"base:"[..], b"base:allocation", b"x:", b""]);
+    let query = prop::sample::select(vec![&b"base:"[..], b"base:allocation", b"own:x", b"x:", b""]);
     let one = prop_oneof![
         4 => (prop::sample::select(vec![3_u32, 5, 8, 11, 99]), prop::collection::vec(any::<u8>(), 0..3))
             .prop_map(|(number, data)| option(number, &data)),

@@ -21,8 +21,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::Shared;
 use super::budget::Budget;
 use super::intake::{BUFFER_BYTES, Intake, IntakeError};
-use super::requests::{self, Pending, Reply};
+use super::requests::{self, Pending, Reply, Selected};
 use super::writer::send_replies;
+use crate::context::MetaContext;
 use crate::export::Export;
 use crate::handshake::{Handshake, Step};
 use crate::limits::Limits;
@@ -50,7 +51,7 @@ pub(super) async fn serve<E, R, W>(
     let deadline = Instant::now() + shared.limits.handshake_timeout;
     let negotiated =
         timeout_at(deadline, negotiate(&shared, &mut reader, &mut writer, &mut input, &mut draining)).await;
-    let (export, session) = match negotiated {
+    let Chosen { export, session, contexts } = match negotiated {
         Ok(Ok(chosen)) => chosen,
         Ok(Err(why)) => {
             tracing::debug!("no export was chosen: {why}");
@@ -72,6 +73,7 @@ pub(super) async fn serve<E, R, W>(
         export: export.clone(),
         intake: Intake::new(reader, input, limits.stall_timeout),
         budget: Budget::new(limits, shared.payload_bytes.clone()),
+        selected: Selected { base_allocation: session.base_allocation, contexts: contexts.into() },
         session,
         replies,
         requests_seen: 0,
@@ -127,19 +129,30 @@ fn note_sending(sent: Option<Result<std::io::Result<()>, tokio::task::JoinError>
     }
 }
 
-/// Leads the handshake; returns the export's place and what was agreed, or why there is none.
+/// What a handshake led to.
+struct Chosen {
+    /// The export's place.
+    export: usize,
+    /// What was agreed.
+    session: Session,
+    /// The contexts that the client selected beside `base:allocation`.
+    contexts: Vec<Arc<dyn MetaContext>>,
+}
+
+/// Leads the handshake to an export, or says why there is none.
 async fn negotiate<E: Export>(
     shared: &Shared<E>,
     reader: &mut (impl AsyncRead + Unpin),
     writer: &mut (impl AsyncWrite + Unpin),
     input: &mut BytesMut,
     draining: &mut watch::Receiver<bool>,
-) -> Result<(usize, Session), String> {
+) -> Result<Chosen, String> {
     let mut handshake = Handshake::new(Arc::new(shared.catalog()));
     let mut output = BytesMut::new();
     handshake.greet(&mut output);
     writer.write_all_buf(&mut output).await.map_err(|error| error.to_string())?;
     let mut told = false;
+    let mut opened = Vec::new();
     loop {
         if !told && *draining.borrow_and_update() {
             told = true;
@@ -149,7 +162,20 @@ async fn negotiate<E: Export>(
         writer.write_all_buf(&mut output).await.map_err(|error| error.to_string())?;
         match step {
             Step::Answered => {}
-            Step::Chosen { export, session } => return Ok((export, session)),
+            Step::Chosen { export, session } => {
+                // None if the last selection was another one.
+                opened.truncate(session.contexts);
+                return Ok(Chosen { export, session, contexts: opened });
+            }
+            Step::Contexts { export, queries, select } => {
+                let names = if select {
+                    opened = open_contexts(&*shared.exports[export].1, &queries).await;
+                    opened.iter().map(|context| context.name().to_owned()).collect()
+                } else {
+                    list_contexts(&*shared.exports[export].1, &queries).await
+                };
+                handshake.tell_contexts(&names, &mut output);
+            }
             Step::Closed(why) => return Err(why.to_string()),
             Step::NeedInput => {
                 input.reserve(BUFFER_BYTES);
@@ -169,12 +195,33 @@ async fn negotiate<E: Export>(
     }
 }
 
+async fn open_contexts<E: Export>(export: &E, queries: &[String]) -> Vec<Arc<dyn MetaContext>> {
+    let mut opened: Vec<Arc<dyn MetaContext>> = Vec::new();
+    for query in queries {
+        opened.extend(export.open_context(query).await);
+    }
+    opened
+}
+
+async fn list_contexts<E: Export>(export: &E, queries: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for query in queries {
+        for name in export.list_contexts(query).await {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
 /// The reader's side of a connection in transmission.
 struct Connection<E, R> {
     export: Arc<E>,
     intake: Intake<R>,
     budget: Budget,
     session: Session,
+    selected: Selected,
     replies: UnboundedSender<Reply>,
     requests_seen: u64,
     draining: watch::Receiver<bool>,
@@ -197,14 +244,16 @@ impl<E: Export, R: AsyncRead + Unpin> Connection<E, R> {
             let verdict = if *self.draining.borrow() { Err(shutting_down) } else { verdict };
             match verdict {
                 Ok(command) => {
-                    let bytes = requests::payload_bytes(&command, limits.payload_bytes_max);
+                    let bytes =
+                        requests::payload_bytes(&command, self.session.selected(), limits.payload_bytes_max);
                     let share = self.budget.payload(bytes).await;
                     let data = match head.payload_bytes() {
                         0 => Bytes::new(),
                         length => self.intake.payload(length).await?,
                     };
                     let pending = Pending::new(head.cookie, self.replies.clone(), place, share);
-                    let (export, budget) = (self.export.clone(), self.budget.clone());
+                    let export = (self.export.clone(), self.selected.clone());
+                    let budget = self.budget.clone();
                     tokio::spawn(requests::run(
                         export,
                         command,

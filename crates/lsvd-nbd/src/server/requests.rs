@@ -9,8 +9,10 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::budget::{Budget, PayloadShare, RequestPlace};
-use crate::export::{Export, ExportError, ReadPiece};
-use crate::transmission::{Answer, BLOCK_STATUS_EXTENTS_MAX, Command, Errno};
+use crate::context::{ContextExtent, MetaContext};
+use crate::export::{Export, ExportError, ExportErrorKind, ExtentStatus, ReadPiece};
+use crate::handshake::{BASE_ALLOCATION_ID, context_id};
+use crate::transmission::{Answer, BLOCK_STATUS_EXTENTS_MAX, Command, Errno, Told, allocation};
 
 /// An answer on its way to the client.
 #[derive(Debug)]
@@ -77,8 +79,16 @@ impl Drop for Pending {
     }
 }
 
+/// The contexts that a connection has selected.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Selected {
+    pub(super) base_allocation: bool,
+    /// In the order of their numbers.
+    pub(super) contexts: Arc<[Arc<dyn MetaContext>]>,
+}
+
 /// Bytes of memory that a command takes at once, requests and replies together.
-pub(super) fn payload_bytes(command: &Command, payload_bytes_max: u32) -> u32 {
+pub(super) fn payload_bytes(command: &Command, selected: usize, payload_bytes_max: u32) -> u32 {
     match *command {
         // A longer read is sent in parts.
         Command::Read { length_bytes, .. } => length_bytes.min(payload_bytes_max),
@@ -87,7 +97,7 @@ pub(super) fn payload_bytes(command: &Command, payload_bytes_max: u32) -> u32 {
             // An extent is at least a sector in all that is real; the reply is 8 bytes for each.
             let extents = usize::try_from(length_bytes / 512 + 1)
                 .map_or(BLOCK_STATUS_EXTENTS_MAX, |extents| extents.min(BLOCK_STATUS_EXTENTS_MAX));
-            u32::try_from(extents * 8).expect("a few hundred KiB")
+            u32::try_from(extents * 8 * selected).expect("1 MiB at most")
         }
         _ => 0,
     }
@@ -95,7 +105,7 @@ pub(super) fn payload_bytes(command: &Command, payload_bytes_max: u32) -> u32 {
 
 /// Runs one command to its end. `data` is a write's.
 pub(super) async fn run<E: Export>(
-    export: Arc<E>,
+    (export, selected): (Arc<E>, Selected),
     command: Command,
     data: Bytes,
     pending: Pending,
@@ -133,14 +143,42 @@ pub(super) async fn run<E: Export>(
             done(export.write_zeroes(offset_bytes, length_bytes.into(), flags).await)
         }
         Command::BlockStatus { offset_bytes, length_bytes, one_extent } => {
-            match export.block_status(offset_bytes, length_bytes.into()).await {
-                Ok(extents) => Answer::BlockStatus { extents, length_bytes, one_extent },
+            match block_status(&*export, &selected, offset_bytes, length_bytes).await {
+                Ok(told) => Answer::BlockStatus { told, length_bytes, one_extent },
                 Err(error) => Answer::failed(error, false, false),
             }
         }
         Command::Disconnect => unreachable!("the connection's reader ends on it"),
     };
     pending.answer(answer);
+}
+
+/// What each selected context says of a range.
+async fn block_status<E: Export>(
+    export: &E,
+    selected: &Selected,
+    offset_bytes: u64,
+    length_bytes: u32,
+) -> Result<Vec<Told>, ExportError> {
+    let mut told = Vec::new();
+    if selected.base_allocation {
+        let mut extents = export.block_status(offset_bytes, length_bytes.into()).await?;
+        if extents.iter().all(|extent| extent.length_bytes == 0) {
+            // "Allocated, not known to be zero" is always true.
+            extents = vec![ExtentStatus { length_bytes: length_bytes.into(), hole: false, zero: false }];
+        }
+        let extents = extents.iter().map(allocation).collect();
+        told.push(Told { context_id: BASE_ALLOCATION_ID, extents });
+    }
+    for (place, context) in selected.contexts.iter().enumerate() {
+        let extents: Vec<ContextExtent> = context.status(offset_bytes, length_bytes.into()).await?;
+        if extents.iter().all(|extent| extent.length_bytes == 0) {
+            let message = format!("the context {} said nothing", context.name());
+            return Err(ExportError::new(ExportErrorKind::Io, message));
+        }
+        told.push(Told { context_id: context_id(place), extents });
+    }
+    Ok(told)
 }
 
 /// Reads in parts of the payload limit, each sent before the next one takes memory.

@@ -94,7 +94,7 @@ pub(crate) fn admit(head: &RequestHead, session: &Session) -> Result<Command, De
         }
         command::BLOCK_STATUS => {
             check_flags(head, flag::REQ_ONE)?;
-            if !session.block_status {
+            if session.selected() == 0 {
                 deny(Errno::Invalid, "no metadata context was negotiated")?;
             }
             if length_bytes == 0 {

@@ -6,10 +6,10 @@
 use bytes::BufMut;
 
 use super::{Outbox, Session};
+use crate::context::ContextExtent;
 use crate::export::{ExportError, ExportErrorKind, ExtentStatus, ReadPiece};
-use crate::handshake::BASE_ALLOCATION_ID;
 
-/// Most extents in one answer to BLOCK_STATUS: 256 KiB of reply. The client asks on from where it ends.
+/// Most extents of one context in an answer to BLOCK_STATUS: 256 KiB of reply. The client asks on from where it ends.
 pub(crate) const BLOCK_STATUS_EXTENTS_MAX: usize = 32 << 10;
 
 /// Messages are cut to this many bytes; the protocol would take 4,096.
@@ -51,8 +51,22 @@ pub(crate) enum Answer {
     Error { errno: Errno, message: String },
     /// What was read at `offset_bytes`. Parts of one read but the last are marked so.
     Read { offset_bytes: u64, pieces: Vec<ReadPiece>, last: bool, unfragmented: bool },
-    /// At least one extent, of which none but the last reaches `length_bytes`.
-    BlockStatus { extents: Vec<ExtentStatus>, length_bytes: u32, one_extent: bool },
+    /// What each selected context says: of each at least one extent, of which none but the last reaches `length_bytes`.
+    BlockStatus { told: Vec<Told>, length_bytes: u32, one_extent: bool },
+}
+
+/// What a context says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// The context's number.
+    pub(crate) context_id: u32,
+    pub(crate) extents: Vec<ContextExtent>,
+}
+
+/// What `base:allocation` says.
+pub(crate) fn allocation(extent: &ExtentStatus) -> ContextExtent {
+    let flags = if extent.hole { STATE_HOLE } else { 0 } | if extent.zero { STATE_ZERO } else { 0 };
+    ContextExtent { length_bytes: extent.length_bytes, flags }
 }
 
 impl Answer {
@@ -92,9 +106,12 @@ pub(crate) fn put_answer(outbox: &mut Outbox, session: &Session, cookie: u64, an
                 put_chunks(outbox, cookie, offset_bytes, pieces, last);
             }
         }
-        Answer::BlockStatus { extents, length_bytes, one_extent } => {
-            debug_assert!(session.block_status);
-            put_block_status(outbox, cookie, &extents, length_bytes, one_extent);
+        Answer::BlockStatus { told, length_bytes, one_extent } => {
+            debug_assert_eq!(told.len(), session.selected());
+            for (place, told_of) in told.iter().enumerate() {
+                let last = place + 1 == told.len();
+                put_block_status(outbox, cookie, told_of, length_bytes, one_extent, last);
+            }
         }
     }
 }
@@ -179,41 +196,38 @@ fn put_content(outbox: &mut Outbox, pieces: Vec<ReadPiece>) {
 fn put_block_status(
     outbox: &mut Outbox,
     cookie: u64,
-    extents: &[ExtentStatus],
+    told: &Told,
     length_bytes: u32,
     one_extent: bool,
+    last: bool,
 ) {
     let descriptors_max = if one_extent { 1 } else { BLOCK_STATUS_EXTENTS_MAX };
     let mut descriptors: Vec<(u32, u32)> = Vec::new();
     let mut left = length_bytes;
-    for extent in extents {
+    for extent in &told.extents {
         // Beyond the end of the request nothing is told: every descriptor fits 32 bits.
         let length = u32::try_from(extent.length_bytes).unwrap_or(u32::MAX).min(left);
-        let state = if extent.hole { STATE_HOLE } else { 0 } | if extent.zero { STATE_ZERO } else { 0 };
         if length == 0 {
             continue;
         }
         match descriptors.last_mut() {
-            Some((last_length, last_state)) if *last_state == state => *last_length += length,
+            Some((last_length, flags)) if *flags == extent.flags => *last_length += length,
             _ => {
                 if descriptors.len() == descriptors_max {
                     break;
                 }
-                descriptors.push((length, state));
+                descriptors.push((length, extent.flags));
             }
         }
         left -= length;
     }
-    if descriptors.is_empty() {
-        // The protocol has no empty answer; "allocated, not known to be zero" is always true.
-        descriptors.push((length_bytes, 0));
-    }
+    debug_assert!(!descriptors.is_empty(), "the protocol has no empty answer");
     outbox.put_head(|head| {
-        put_chunk_head(head, CHUNK_BLOCK_STATUS, true, cookie, 4 + 8 * descriptors.len());
-        head.put_u32(BASE_ALLOCATION_ID);
-        for (length, state) in descriptors {
+        put_chunk_head(head, CHUNK_BLOCK_STATUS, last, cookie, 4 + 8 * descriptors.len());
+        head.put_u32(told.context_id);
+        for (length, flags) in descriptors {
             head.put_u32(length);
-            head.put_u32(state);
+            head.put_u32(flags);
         }
     });
 }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::request::{command, flag};
 use super::*;
+use crate::context::ContextExtent;
 use crate::export::{ExportError, ExportErrorKind, ExtentStatus, ReadPiece, ZeroFlags};
 
 const KIB: u64 = 1 << 10;
@@ -18,7 +19,8 @@ fn session() -> Session {
         can_trim: true,
         fast_zero: true,
         structured: true,
-        block_status: true,
+        base_allocation: true,
+        contexts: 0,
         payload_bytes_max: PAYLOAD_MAX,
     }
 }
@@ -138,7 +140,7 @@ fn flags_where_they_do_not_belong() {
         }
     }
     // What was not negotiated or offered is not there to be used.
-    let simple = Session { structured: false, block_status: false, ..session.clone() };
+    let simple = Session { structured: false, base_allocation: false, ..session.clone() };
     assert_eq!(errno(head(command::READ, flag::DF, 0, 1), &simple), Some(Errno::Invalid));
     let slow = Session { fast_zero: false, ..session };
     assert_eq!(errno(head(command::WRITE_ZEROES, flag::FAST_ZERO, 0, 1), &slow), Some(Errno::Invalid));
@@ -165,7 +167,7 @@ fn odd_requests() {
     assert_eq!(errno(head(command::FLUSH, 0, 0, 1), &session), Some(Errno::Invalid));
     assert_eq!(errno(head(command::FLUSH, 0, 1, 0), &session), Some(Errno::Invalid));
     assert_eq!(errno(head(command::BLOCK_STATUS, 0, 0, 0), &session), Some(Errno::Invalid));
-    let unselected = Session { block_status: false, ..session.clone() };
+    let unselected = Session { base_allocation: false, ..session.clone() };
     assert_eq!(errno(head(command::BLOCK_STATUS, 0, 0, 1), &unselected), Some(Errno::Invalid));
     let no_trim = Session { can_trim: false, ..session.clone() };
     assert_eq!(errno(head(command::TRIM, 0, 0, 1), &no_trim), Some(Errno::Invalid));
@@ -176,7 +178,8 @@ fn odd_requests() {
 /// A structured read of any length is served in parts; what can not be split is refused.
 #[test]
 fn long_reads() {
-    let (structured, simple) = (session(), Session { structured: false, block_status: false, ..session() });
+    let (structured, simple) =
+        (session(), Session { structured: false, base_allocation: false, ..session() });
     assert_eq!(errno(head(command::READ, 0, 0, u32::MAX), &structured), None);
     assert_eq!(errno(head(command::READ, flag::DF, 0, PAYLOAD_MAX + 1), &structured), Some(Errno::Overflow));
     assert_eq!(errno(head(command::READ, 0, 0, PAYLOAD_MAX + 1), &simple), Some(Errno::Invalid));
@@ -225,7 +228,7 @@ fn read(pieces: Vec<ReadPiece>, unfragmented: bool) -> Answer {
 
 #[test]
 fn simple_replies() {
-    let simple = Session { structured: false, block_status: false, ..session() };
+    let simple = Session { structured: false, base_allocation: false, ..session() };
     assert_eq!(sent(&simple, Answer::Done), b"\x67\x44\x66\x98\0\0\0\0cookie!!");
     // What brings no data stays simple where structured replies were negotiated: it is shorter.
     assert_eq!(sent(&session(), Answer::Done), b"\x67\x44\x66\x98\0\0\0\0cookie!!");
@@ -284,7 +287,9 @@ fn extent(length_bytes: u64, hole: bool, zero: bool) -> ExtentStatus {
 
 /// The descriptors of an answer to BLOCK_STATUS.
 fn descriptors(extents: Vec<ExtentStatus>, length_bytes: u32, one_extent: bool) -> Vec<(u32, u32)> {
-    let bytes = sent(&session(), Answer::BlockStatus { extents, length_bytes, one_extent });
+    let extents = extents.iter().map(allocation).collect();
+    let told = vec![Told { context_id: 1, extents }];
+    let bytes = sent(&session(), Answer::BlockStatus { told, length_bytes, one_extent });
     let mut bytes = &bytes[..];
     assert_eq!(&bytes[..16], b"\x66\x8e\x33\xef\x00\x01\x00\x05cookie!!");
     bytes.advance(16);
@@ -312,9 +317,27 @@ fn block_status() {
     // Nothing beyond what was asked for.
     assert_eq!(descriptors(extents(), 10000, false), [(4096, 0), (5904, 3)]);
     assert_eq!(descriptors(vec![extent(u64::MAX, true, false)], u32::MAX, false), [(u32::MAX, 1)]);
-    assert_eq!(descriptors(vec![], 512, false), [(512, 0)]);
     let many: Vec<_> = (0..100_000).map(|index| extent(512, index % 2 == 0, false)).collect();
     assert_eq!(descriptors(many, u32::MAX, false).len(), BLOCK_STATUS_EXTENTS_MAX);
+}
+
+/// One chunk for each context, each as long as it is, and the last one ends the reply.
+#[test]
+fn block_status_of_several_contexts() {
+    let session = Session { contexts: 1, ..session() };
+    let told = vec![
+        Told { context_id: 1, extents: vec![allocation(&extent(8192, true, true))] },
+        Told { context_id: 2, extents: vec![ContextExtent { length_bytes: 4096, flags: 0x10 }] },
+    ];
+    let answer = Answer::BlockStatus { told, length_bytes: 1 << 20, one_extent: false };
+    assert_eq!(
+        sent(&session, answer),
+        [
+            &b"\x66\x8e\x33\xef\x00\x00\x00\x05cookie!!\x00\x00\x00\x0c\0\0\0\x01\0\0\x20\0\0\0\0\x03"[..],
+            b"\x66\x8e\x33\xef\x00\x01\x00\x05cookie!!\x00\x00\x00\x0c\0\0\0\x02\0\0\x10\0\0\0\0\x10",
+        ]
+        .concat()
+    );
 }
 
 /// The protocol reserves EOVERFLOW for reads and ENOTSUP for fast zeroes.

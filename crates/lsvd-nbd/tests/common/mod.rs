@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use lsvd_nbd::{
-    Export, ExportError, ExportErrorKind, ExportInfo, ExtentStatus, Limits, Listener, ReadPiece, Server,
-    ZeroFlags,
+    ContextExtent, ContextStatus, Export, ExportError, ExportErrorKind, ExportInfo, ExtentStatus, Limits,
+    Listener, MetaContext, ReadPiece, Server, ZeroFlags,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -163,7 +163,46 @@ fn call(command: u16, offset: u64, length: u64, fua: bool) -> Call {
     Call { command, offset, length, fua, zero: ZeroFlags::default() }
 }
 
+/// Says of each block whether its number is odd; or nothing, or that it fails.
+#[derive(Debug)]
+struct Blocks {
+    name: String,
+}
+
+impl MetaContext for Blocks {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn status(&self, offset: u64, length: u64) -> ContextStatus<'_> {
+        Box::pin(async move {
+            match self.name.as_str() {
+                "test:silent" => return Ok(Vec::new()),
+                "test:failing" => return Err(ExportError::new(ExportErrorKind::Io, "as its name says")),
+                _ => {}
+            }
+            let extent = |block: u64| {
+                let (start, end) = ((block * BLOCK).max(offset), ((block + 1) * BLOCK).min(offset + length));
+                ContextExtent { length_bytes: end - start, flags: (block % 2) as u32 }
+            };
+            // It may stop early.
+            let end = (offset + length).min(offset + 8 * BLOCK);
+            Ok((offset / BLOCK..end.div_ceil(BLOCK)).map(extent).collect())
+        })
+    }
+}
+
 impl Export for MemoryExport {
+    async fn list_contexts(&self, query: &str) -> Vec<String> {
+        let known = ["test:odd", "test:silent", "test:failing"].map(str::to_owned);
+        known.into_iter().filter(|name| query == "test:" || query == name).collect()
+    }
+
+    async fn open_context(&self, name: &str) -> Option<Arc<dyn MetaContext>> {
+        let found = self.list_contexts(name).await.pop()?;
+        Some(Arc::new(Blocks { name: found }))
+    }
+
     fn size_bytes(&self) -> u64 {
         self.info.size_bytes.max(self.grown.load(std::sync::atomic::Ordering::Relaxed))
     }
