@@ -7,6 +7,7 @@
 //! regions, and those that the log behind the two checkpoints touches.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lsvd_backend::Bucket;
 use lsvd_engine::{Mapping, Prefix, RegionContent};
@@ -25,7 +26,7 @@ use crate::store::VolumeStore;
 /// Headers of relocations that are remembered.
 const HEADERS_MAX: usize = 256;
 /// How often both moments are found anew because what one is read from was deleted.
-const TRIES: u32 = 3;
+pub(crate) const TRIES: u32 = 3;
 
 /// A run of bytes that changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +70,7 @@ pub async fn diff(
 ) -> Result<Difference, Error> {
     let store = VolumeStore::new(bucket.clone());
     let (mut a, mut b) = (Side::find(&store, Some(from)).await?, Side::find(&store, to).await?);
-    let shared = b.superblock.line(a.as_of).fork(&b.superblock.line(b.as_of)).unwrap_or_default();
-    let mut moves = Moves { store: &store, volume: b.superblock.volume_id, shared, known: BTreeMap::new() };
+    let moves = Moves::new(store.clone(), b.superblock.volume_id, shared_by(&a, &b));
     let mut found = Difference {
         from: a.as_of,
         from_size_bytes: a.size_bytes,
@@ -82,7 +82,7 @@ pub async fn diff(
     let mut run: Option<ChangedExtent> = None;
     let (mut next, mut tries) = (RegionIndex(0), 0);
     while let Some(region) = next_region(&a, &b, next) {
-        match compare(&store, region, (&a, &b), &mut moves).await {
+        match compare(&store, region, (&a, &b), &moves).await {
             Ok(None) => {}
             Ok(Some(changed)) => {
                 found.regions_compared += 1;
@@ -109,21 +109,27 @@ pub async fn diff(
     Ok(found)
 }
 
-fn continues(run: &ChangedExtent, extent: &ChangedExtent) -> bool {
+/// The last number that two moments of one volume both have.
+pub(crate) fn shared_by(a: &Side, b: &Side) -> SequenceNumber {
+    b.superblock.line(a.as_of).fork(&b.superblock.line(b.as_of)).unwrap_or_default()
+}
+
+/// Whether an extent goes on with what a run has.
+pub(crate) fn continues(run: &ChangedExtent, extent: &ChangedExtent) -> bool {
     run.offset_bytes + run.length_bytes == extent.offset_bytes
         && (run.hole, run.zero) == (extent.hole, extent.zero)
 }
 
 /// One of the two moments.
-struct Side {
-    superblock: Superblock,
+pub(crate) struct Side {
+    pub(crate) superblock: Superblock,
     prefix: Prefix,
-    as_of: SequenceNumber,
-    size_bytes: u64,
+    pub(crate) as_of: SequenceNumber,
+    pub(crate) size_bytes: u64,
 }
 
 impl Side {
-    async fn find(store: &VolumeStore, moment: Option<&Moment>) -> Result<Self, Error> {
+    pub(crate) async fn find(store: &VolumeStore, moment: Option<&Moment>) -> Result<Self, Error> {
         if let Some(moment) = moment {
             let At { superblock, recovered, as_of, size_bytes, .. } = recover_at(store, moment).await?;
             return Ok(Self { superblock, prefix: recovered.replay.finish(), as_of, size_bytes });
@@ -166,7 +172,7 @@ impl Side {
 }
 
 /// The first region from `from` on that one of them has anything in.
-fn next_region(a: &Side, b: &Side, from: RegionIndex) -> Option<RegionIndex> {
+pub(crate) fn next_region(a: &Side, b: &Side, from: RegionIndex) -> Option<RegionIndex> {
     let first = |side: &Side| side.prefix.map().next_region(from);
     let (a, b) = (first(a), first(b));
     a.into_iter().chain(b).min()
@@ -203,11 +209,11 @@ impl Content {
 }
 
 /// What changed in a region; `None` if it is stored at the same place in both.
-async fn compare(
+pub(crate) async fn compare(
     store: &VolumeStore,
     region: RegionIndex,
     (a, b): (&Side, &Side),
-    moves: &mut Moves<'_>,
+    moves: &Moves,
 ) -> Result<Option<Vec<ChangedExtent>>, Error> {
     let unread = |side: &Side| {
         let absent = side.prefix.map().first_absent(region.extent()).is_some();
@@ -267,30 +273,37 @@ fn content_at(runs: &[Run], nth: &mut usize, at: u64, end: u64) -> (Content, u64
 type Moved = (u64, u64, Option<Source>);
 
 /// Where collection moved blocks from.
-struct Moves<'a> {
-    store: &'a VolumeStore,
+pub(crate) struct Moves {
+    store: VolumeStore,
     volume: VolumeId,
     /// The last number that both moments have: nothing is followed to below it.
     shared: SequenceNumber,
-    /// What the payloads of objects are made of; `None` if that can not be read.
-    known: BTreeMap<SequenceNumber, Option<Vec<Moved>>>,
+    /// What the payloads of objects are made of.
+    known: Mutex<BTreeMap<SequenceNumber, Payload>>,
 }
 
-impl Moves<'_> {
+/// An object's payload in its order; `None` if that can not be read.
+type Payload = Arc<Option<Vec<Moved>>>;
+
+impl Moves {
+    pub(crate) fn new(store: VolumeStore, volume: VolumeId, shared: SequenceNumber) -> Self {
+        Self { store, volume, shared, known: Mutex::default() }
+    }
+
     /// Whether a place is of an object that only one of the moments has.
     fn may_know(&self, content: Content) -> bool {
         matches!(content, Content::Stored { number, .. } if number > self.shared)
     }
 
     /// Where a block was before all collection that lies between the two moments.
-    async fn origin(&mut self, content: Content) -> Result<Content, Error> {
+    async fn origin(&self, content: Content) -> Result<Content, Error> {
         let (volume, mut content) = (self.volume, content);
         while let Content::Stored { number, ordinal } = content {
             if number <= self.shared {
                 break;
             }
             let moved = self.payload_of(number).await?;
-            let run = moved
+            let run = (*moved)
                 .as_ref()
                 .and_then(|runs| runs.iter().find(|(first, end, _)| *first <= ordinal && ordinal < *end));
             match run {
@@ -304,19 +317,22 @@ impl Moves<'_> {
         Ok(content)
     }
 
-    async fn payload_of(&mut self, number: SequenceNumber) -> Result<&Option<Vec<Moved>>, Error> {
-        if self.known.len() >= HEADERS_MAX {
-            self.known.clear();
+    async fn payload_of(&self, number: SequenceNumber) -> Result<Payload, Error> {
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(payload) = known().get(&number) {
+            return Ok(payload.clone());
         }
-        if !self.known.contains_key(&number) {
-            let read = match self.store.read_log_header(number).await {
-                Ok(Some(AnyHeader::V2(header))) => Some(payload(&header.entries)),
-                Ok(_) | Err(Error::Corrupt { .. }) => None,
-                Err(error) => return Err(error),
-            };
-            self.known.insert(number, read);
+        let read = match self.store.read_log_header(number).await {
+            Ok(Some(AnyHeader::V2(header))) => Some(payload(&header.entries)),
+            Ok(_) | Err(Error::Corrupt { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let (read, mut known) = (Arc::new(read), known());
+        if known.len() >= HEADERS_MAX {
+            known.clear();
         }
-        Ok(&self.known[&number])
+        known.insert(number, read.clone());
+        Ok(read)
     }
 }
 

@@ -30,6 +30,7 @@ mod acceptance;
 mod adopt;
 mod cache;
 mod calendar;
+mod changes;
 mod checkpoint;
 mod collect;
 mod core;
@@ -71,6 +72,7 @@ mod wound_back;
 
 pub use adopt::{Adopted, adopt};
 pub use calendar::{parse_utc, utc};
+pub use changes::{ChangeStatus, Changes};
 pub use collect::Collected;
 pub use diff::{ChangedExtent, Difference, diff};
 pub use error::Error;
