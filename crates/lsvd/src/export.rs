@@ -5,9 +5,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lsvd_nbd::{Export, ExportError, ExportErrorKind, ExportInfo, ExtentStatus, ReadPiece, ZeroFlags};
+use lsvd_nbd::{
+    Export, ExportError, ExportErrorKind, ExportInfo, ExtentStatus, MetaContext, ReadPiece, ZeroFlags,
+};
 use lsvd_volume::{Error, ObjectFormat, Piece, Volume};
 
+use crate::changes::{ChangedSince, NAMESPACE};
 use crate::traffic::{Kind, Traffic};
 
 /// A volume that is served.
@@ -19,6 +22,8 @@ pub(crate) struct VolumeExport {
     pub(crate) description: String,
     /// Where its requests are counted.
     pub(crate) traffic: Arc<Traffic>,
+    /// What it is compared with, if it shows a moment.
+    pub(crate) changed_since: Option<ChangedSince>,
 }
 
 impl Export for VolumeExport {
@@ -34,6 +39,7 @@ impl Export for VolumeExport {
             can_trim: format_2,
             // Zeroes are an entry in a log object, without data; in format 1 they are data like any other.
             fast_zero: format_2,
+            context_namespace: self.changed_since.as_ref().map(|_| NAMESPACE),
             ..ExportInfo::new(volume.size_bytes)
         }
     }
@@ -91,6 +97,23 @@ impl Export for VolumeExport {
         };
         Ok(extents.into_iter().map(extent).collect())
     }
+
+    async fn list_contexts(&self, query: &str) -> Vec<String> {
+        let Some(changed_since) = &self.changed_since else { return Vec::new() };
+        changed_since.list(query).await.unwrap_or_else(|error| {
+            tracing::warn!(query, %error, "its contexts can not be listed");
+            Vec::new()
+        })
+    }
+
+    async fn open_context(&self, name: &str) -> Option<Arc<dyn MetaContext>> {
+        let changed_since = self.changed_since.as_ref()?;
+        // Without it the client copies all, which is right at any rate.
+        changed_since.open(name).await.unwrap_or_else(|error| {
+            tracing::warn!(context = name, %error, "a client goes without the context that it asked for");
+            None
+        })
+    }
 }
 
 /// Beyond the end of a volume that was larger when its client connected there is no room.
@@ -101,7 +124,8 @@ fn refuse_to_write(error: Error) -> ExportError {
     }
 }
 
-fn refuse(error: Error) -> ExportError {
+/// What a client is told of an error.
+pub(crate) fn refuse(error: Error) -> ExportError {
     let kind = match &error {
         Error::Fenced { .. } | Error::Closed { .. } => ExportErrorKind::Shutdown,
         Error::ReadOnly { .. } => ExportErrorKind::Permission,

@@ -2,6 +2,7 @@
 //!
 //! Knows the commands and which of them need a runtime; no rule of the disk is decided in this crate.
 
+mod changes;
 mod cli;
 mod collection;
 mod commands;

@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use self::control::Control;
+use crate::changes::ChangedSince;
 use crate::cli::{Flush, Serve};
 use crate::control::daemon::Served;
 use crate::control::place;
@@ -245,7 +246,8 @@ async fn open(
         "volume is open"
     );
     let (name, url, bucket) = (place.name.clone(), place.url.to_string(), place.bucket.clone());
-    Ok(Served { name, url, bucket, volume, traffic: Arc::default() })
+    let as_of = moment.map(|_| opened.recovery.durable_number);
+    Ok(Served { name, url, bucket, volume, traffic: Arc::default(), as_of })
 }
 
 async fn create_and_open(place: &Place, size_bytes: u64, options: OpenOptions) -> Result<Volume, Error> {
@@ -399,8 +401,11 @@ async fn serve(
 }
 
 fn export(served: &Served) -> VolumeExport {
-    let size = units::bytes_exact(served.volume.description().size_bytes);
+    let size_bytes = served.volume.description().size_bytes;
+    let size = units::bytes_exact(size_bytes);
+    let changed_since = served.as_of.map(|as_of| ChangedSince::new(served.bucket.clone(), as_of, size_bytes));
     VolumeExport {
+        changed_since,
         volume: served.volume.clone(),
         traffic: served.traffic.clone(),
         description: format!("lsvd volume {} of {size}", served.name),

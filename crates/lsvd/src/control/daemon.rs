@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures::FutureExt;
 use lsvd_backend::{Bucket, RequestCounts};
 use lsvd_nbd::Server;
-use lsvd_volume::{Recovery, Stats, Volume};
+use lsvd_volume::{Recovery, SequenceNumber, Stats, Volume};
 use serde::{Deserialize, Serialize};
 
 use super::protocol::{HelloVolume, State};
@@ -30,6 +30,8 @@ pub(crate) struct Served {
     pub(crate) volume: Volume,
     /// Its clients' requests.
     pub(crate) traffic: Arc<Traffic>,
+    /// The moment that it shows, and stays at; `None` if it is the present.
+    pub(crate) as_of: Option<SequenceNumber>,
 }
 
 impl Served {

@@ -13,6 +13,7 @@ mod damage;
 mod database;
 mod disk;
 mod doctor;
+mod incremental;
 mod input;
 mod journal;
 mod kernel;
@@ -45,6 +46,7 @@ pub(super) fn all() -> Vec<Case> {
         removal::CASES,
         control::CASES,
         snapshots::CASES,
+        incremental::CASES,
         crash::CASES,
         journal::CASES,
         input::CASES,
