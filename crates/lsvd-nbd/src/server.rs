@@ -15,8 +15,8 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
@@ -52,9 +52,7 @@ pub struct Server<E> {
 
 /// What all connections have in common.
 struct Shared<E> {
-    exports: Vec<(String, Arc<E>)>,
-    /// Clients of each export, in the same places.
-    clients: Vec<AtomicU64>,
+    exports: Vec<Hosted<E>>,
     /// Place of the default export.
     default: Option<usize>,
     limits: Limits,
@@ -62,6 +60,38 @@ struct Shared<E> {
     payload_bytes: Arc<Semaphore>,
     /// Numbers connections for the log.
     connections_seen: AtomicU64,
+}
+
+/// An export's name, and what is behind it now.
+struct Hosted<E> {
+    name: String,
+    /// Connections that have chosen it.
+    clients: AtomicU64,
+    behind: RwLock<Behind<E>>,
+}
+
+/// What a connection serves from its first byte to its last, whatever comes behind the name meanwhile.
+struct Behind<E> {
+    export: Arc<E>,
+    retired: watch::Sender<bool>,
+}
+
+/// The same as a connection holds it.
+struct Held<E> {
+    export: Arc<E>,
+    retired: watch::Receiver<bool>,
+}
+
+impl<E> Hosted<E> {
+    fn new(name: String, export: Arc<E>) -> Self {
+        let behind = RwLock::new(Behind { export, retired: watch::Sender::new(false) });
+        Self { name, clients: AtomicU64::new(0), behind }
+    }
+
+    fn hold(&self) -> Held<E> {
+        let behind = self.behind.read().unwrap_or_else(PoisonError::into_inner);
+        Held { export: behind.export.clone(), retired: behind.retired.subscribe() }
+    }
 }
 
 impl<E> Clone for Server<E> {
@@ -72,7 +102,7 @@ impl<E> Clone for Server<E> {
 
 impl<E> std::fmt::Debug for Server<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names: Vec<_> = self.shared.exports.iter().map(|(name, _)| name).collect();
+        let names: Vec<_> = self.shared.exports.iter().map(|hosted| &hosted.name).collect();
         f.debug_struct("Server").field("exports", &names).field("limits", &self.shared.limits).finish()
     }
 }
@@ -118,8 +148,7 @@ impl<E: Export> Server<E> {
             connections: Arc::new(Semaphore::new(limits.connections_max)),
             payload_bytes: Arc::new(Semaphore::new(limits.payload_bytes_total_max as usize)),
             connections_seen: AtomicU64::new(0),
-            clients: exports.iter().map(|_| AtomicU64::new(0)).collect(),
-            exports,
+            exports: exports.into_iter().map(|(name, export)| Hosted::new(name, export)).collect(),
             limits,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -127,8 +156,28 @@ impl<E: Export> Server<E> {
 
     /// How many connections have chosen this export; 0 if there is no such export.
     pub fn clients(&self, export: &str) -> u64 {
-        let place = self.shared.exports.iter().position(|(name, _)| name == export);
-        place.map_or(0, |place| self.shared.clients[place].load(Ordering::Relaxed))
+        self.hosted(export).map_or(0, |hosted| hosted.clients.load(Ordering::Relaxed))
+    }
+
+    fn hosted(&self, export: &str) -> Option<&Hosted<E>> {
+        self.shared.exports.iter().find(|hosted| hosted.name == export)
+    }
+
+    /// Ends the connections of this export as a shutdown would: what is in flight is finished and answered, new requests get
+    /// ESHUTDOWN, and a connection with nothing in flight is closed. So are those that come, until [`Server::replace`].
+    pub fn retire(&self, export: &str) {
+        let Some(hosted) = self.hosted(export) else { return };
+        hosted.behind.read().unwrap_or_else(PoisonError::into_inner).retired.send_replace(true);
+    }
+
+    /// Puts another device behind this export's name, for clients that connect from now on. A connection never meets another one than
+    /// it was told of.
+    pub fn replace(&self, export: &str, by: Arc<E>) {
+        let Some(hosted) = self.hosted(export) else { return };
+        let behind = Behind { export: by, retired: watch::Sender::new(false) };
+        let mut old = hosted.behind.write().unwrap_or_else(PoisonError::into_inner);
+        old.retired.send_replace(true);
+        *old = behind;
     }
 
     /// Serves `listener` until `shutdown` resolves; call it once per listener, limits are shared.
@@ -206,14 +255,12 @@ impl<E: Export> Server<E> {
 }
 
 impl<E: Export> Shared<E> {
-    /// The exports as a client that connects now is shown them.
-    fn catalog(&self) -> Catalog {
-        let entries = self
-            .exports
-            .iter()
-            .map(|(name, export)| CatalogEntry { name: name.clone(), info: export.info() })
-            .collect();
-        Catalog::new(entries, self.default, self.limits.payload_bytes_max)
+    /// The exports as a client that connects now is shown them, and what is behind them then.
+    fn catalog(&self) -> (Catalog, Vec<Held<E>>) {
+        let held: Vec<Held<E>> = self.exports.iter().map(Hosted::hold).collect();
+        let names = self.exports.iter().map(|hosted| hosted.name.clone());
+        let entries = names.zip(&held).map(|(name, held)| CatalogEntry { name, info: held.export.info() });
+        (Catalog::new(entries.collect(), self.default, self.limits.payload_bytes_max), held)
     }
 }
 

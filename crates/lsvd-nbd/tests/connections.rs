@@ -225,6 +225,43 @@ async fn shutdown_does_not_wait_for_ever() {
 }
 
 /// Requests of one connection run side by side, not one after the other.
+/// Whoever was told of one device never reads or writes another one, though it has the same name.
+#[tokio::test]
+async fn another_device_behind_a_name_is_for_new_clients_alone() {
+    let gate = Arc::new(Semaphore::new(0));
+    let running =
+        Running::start(MemoryExport::scripted(disk(), holding_writes(&gate)), Limits::default()).await;
+    let (mut busy, mut idle) = (running.client().await, running.client().await);
+    // It has been shown the exports, and chooses only when there is another device.
+    let mut late = running.stream().await;
+    greet(&mut late).await;
+    busy.send(&[request(cmd::WRITE, 0, 1, 0, 1), vec![7]].concat()).await;
+    until(|| running.export.calls().len() == 1).await;
+    running.server.retire("disk");
+    idle.assert_closed().await;
+    assert_eq!(busy.call(cmd::READ, 0, 0, 4096, &[]).await, Err(ESHUTDOWN));
+    let mut refused = running.client().await;
+    refused.assert_closed().await;
+    gate.add_permits(1);
+    assert!(matches!(busy.receive().await, Message::Simple { cookie: 1, error: 0 }));
+    busy.assert_closed().await;
+    until(|| running.server.clients("disk") == 0).await;
+
+    let other = Arc::new(MemoryExport::new(ExportInfo::new(2 << 30)));
+    running.server.replace("disk", other.clone());
+    let mut client = running.client().await;
+    assert_eq!(client.size, 2 << 30);
+    client.write(0, &[1; 4096]).await.unwrap();
+    assert_eq!(running.server.clients("disk"), 1);
+    let (kind, _) = ask(&mut late, 7, &go_data("disk")).await.pop().unwrap();
+    assert_eq!(kind, 1, "it is told that it can have what it was shown");
+    let mut left = Vec::new();
+    timeout(PATIENCE, late.read_to_end(&mut left)).await.unwrap().unwrap();
+    assert!(left.is_empty(), "and that has gone");
+    assert_eq!(running.export.calls().len(), 1);
+    assert_eq!(client.read(0, 4096).await.unwrap(), [1; 4096]);
+}
+
 #[tokio::test]
 async fn slow_requests_overlap() {
     let script = |_: &Call| Fate::Delay(Duration::from_millis(100));

@@ -5,7 +5,7 @@
 //!
 //! 1. The connection ends when the reader has ended and every started request is answered, or when the client can not
 //!    be written to. Requests that run then still run to their end.
-//! 2. While shutting down, requests are read and refused until none is in flight.
+//! 2. While shutting down, or when the export is retired, requests are read and refused until none is in flight.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,14 +18,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::Shared;
 use super::budget::Budget;
 use super::intake::{BUFFER_BYTES, Intake, IntakeError};
 use super::requests::{self, Pending, Reply, Selected};
 use super::writer::send_replies;
+use super::{Held, Shared};
 use crate::context::MetaContext;
 use crate::export::Export;
-use crate::handshake::{Handshake, Step};
+use crate::handshake::{Catalog, Handshake, Step};
 use crate::limits::Limits;
 use crate::transmission::{Answer, Command, Denial, Errno, RequestHead, Session, admit};
 
@@ -48,9 +48,13 @@ pub(super) async fn serve<E, R, W>(
     W: AsyncWrite + Unpin + Send + 'static,
 {
     let mut input = BytesMut::with_capacity(BUFFER_BYTES);
+    let (catalog, mut held) = shared.catalog();
     let deadline = Instant::now() + shared.limits.handshake_timeout;
-    let negotiated =
-        timeout_at(deadline, negotiate(&shared, &mut reader, &mut writer, &mut input, &mut draining)).await;
+    let negotiated = timeout_at(
+        deadline,
+        negotiate((catalog, &held), &mut reader, &mut writer, &mut input, &mut draining),
+    )
+    .await;
     let Chosen { export, session, contexts } = match negotiated {
         Ok(Ok(chosen)) => chosen,
         Ok(Err(why)) => {
@@ -63,14 +67,15 @@ pub(super) async fn serve<E, R, W>(
             return;
         }
     };
-    let _counted = Counted::new(&shared.clients[export]);
-    let (name, export) = &shared.exports[export];
-    tracing::info!(export = %name, read_only = session.read_only, "connected");
+    let hosted = &shared.exports[export];
+    let _counted = Counted::new(&hosted.clients);
+    let Held { export, retired } = held.swap_remove(export);
+    tracing::info!(export = %hosted.name, read_only = session.read_only, "connected");
 
     let (replies, queue) = mpsc::unbounded_channel();
     let limits = &shared.limits;
     let mut connection = Connection {
-        export: export.clone(),
+        export,
         intake: Intake::new(reader, input, limits.stall_timeout),
         budget: Budget::new(limits, shared.payload_bytes.clone()),
         selected: Selected { base_allocation: session.base_allocation, contexts: contexts.into() },
@@ -78,6 +83,7 @@ pub(super) async fn serve<E, R, W>(
         replies,
         requests_seen: 0,
         draining,
+        retired,
     };
     // A set, because it takes its task along when this connection is dropped.
     let mut sending = JoinSet::new();
@@ -141,13 +147,13 @@ struct Chosen {
 
 /// Leads the handshake to an export, or says why there is none.
 async fn negotiate<E: Export>(
-    shared: &Shared<E>,
+    (catalog, held): (Catalog, &[Held<E>]),
     reader: &mut (impl AsyncRead + Unpin),
     writer: &mut (impl AsyncWrite + Unpin),
     input: &mut BytesMut,
     draining: &mut watch::Receiver<bool>,
 ) -> Result<Chosen, String> {
-    let mut handshake = Handshake::new(Arc::new(shared.catalog()));
+    let mut handshake = Handshake::new(Arc::new(catalog));
     let mut output = BytesMut::new();
     handshake.greet(&mut output);
     writer.write_all_buf(&mut output).await.map_err(|error| error.to_string())?;
@@ -169,10 +175,10 @@ async fn negotiate<E: Export>(
             }
             Step::Contexts { export, queries, select } => {
                 let names = if select {
-                    opened = open_contexts(&*shared.exports[export].1, &queries).await;
+                    opened = open_contexts(&*held[export].export, &queries).await;
                     opened.iter().map(|context| context.name().to_owned()).collect()
                 } else {
-                    list_contexts(&*shared.exports[export].1, &queries).await
+                    list_contexts(&*held[export].export, &queries).await
                 };
                 handshake.tell_contexts(&names, &mut output);
             }
@@ -225,6 +231,8 @@ struct Connection<E, R> {
     replies: UnboundedSender<Reply>,
     requests_seen: u64,
     draining: watch::Receiver<bool>,
+    /// The same of its export alone.
+    retired: watch::Receiver<bool>,
 }
 
 impl<E: Export, R: AsyncRead + Unpin> Connection<E, R> {
@@ -241,7 +249,8 @@ impl<E: Export, R: AsyncRead + Unpin> Connection<E, R> {
                 return Ok(());
             }
             let shutting_down = Denial { errno: Errno::Shutdown, message: "the server is shutting down" };
-            let verdict = if *self.draining.borrow() { Err(shutting_down) } else { verdict };
+            let verdict =
+                if *self.draining.borrow() || *self.retired.borrow() { Err(shutting_down) } else { verdict };
             match verdict {
                 Ok(command) => {
                     let bytes =
@@ -285,7 +294,7 @@ impl<E: Export, R: AsyncRead + Unpin> Connection<E, R> {
             if let Some(head) = self.intake.take_head()? {
                 return Ok(Some(head));
             }
-            let draining = *self.draining.borrow_and_update();
+            let draining = *self.draining.borrow_and_update() | *self.retired.borrow_and_update();
             tokio::select! {
                 // What the client sent comes first: it is owed an answer.
                 biased;
@@ -295,6 +304,11 @@ impl<E: Export, R: AsyncRead + Unpin> Connection<E, R> {
                     }
                 }
                 changed = self.draining.changed(), if !draining => {
+                    if changed.is_err() {
+                        return Ok(None);
+                    }
+                }
+                changed = self.retired.changed(), if !draining => {
                     if changed.is_err() {
                         return Ok(None);
                     }
