@@ -4,7 +4,8 @@
 //! holds an [`Attachment`] watches them: a connection that dies is replaced, while the kernel keeps requests waiting. It
 //! knows nothing of what is on the device. Calls block, so an async caller gives them a thread.
 //!
-//! 1. The kernel gets no connection to an export with fewer abilities than the first one; of another size it is told.
+//! 1. The kernel gets no connection to an export with fewer abilities than the first one, or with others' contents, as far as its server
+//!    says whose they are; of another size it is told.
 //! 2. A dead connection is offered a replacement until the device is detached, by whomever.
 //! 3. Nothing here ends a device that is in use: only [`detach`], and it says when it is refused.
 
@@ -176,8 +177,7 @@ pub fn attach(uri: &NbdUri, device: Device, options: &AttachOptions) -> Result<A
     let mut told = None;
     for _ in 0..options.connections {
         let (connection, says) = connect(uri)?;
-        let first = *told.get_or_insert(says);
-        if says != first {
+        if *told.get_or_insert_with(|| says.clone()) != says {
             let reason = "it says different things on two connections".to_owned();
             return Err(AttachError::Server { server: uri.server.to_string(), reason });
         }
@@ -371,7 +371,7 @@ impl Attachment {
     /// Offers the kernel a new connection. Whether it took it.
     fn replace(&mut self, place: usize) -> Result<bool, AttachError> {
         let (connection, told) = connect(&self.uri)?;
-        if let Some(reason) = self.told.differs_from(told, self.block_size_bytes) {
+        if let Some(reason) = self.told.differs_from(&told, self.block_size_bytes) {
             return Err(AttachError::Changed { device: self.device.path(), reason });
         }
         let command = Command::Reconfigure { index: self.device.0, sockets: vec![connection.as_fd()] };
@@ -388,7 +388,7 @@ impl Attachment {
             return Ok(false);
         }
         self.connections[place] = Some(connection);
-        self.tell_the_size(told)?;
+        self.tell_the_size(&told)?;
         Ok(true)
     }
 
@@ -399,8 +399,8 @@ impl Attachment {
         }
         self.asked = Instant::now();
         match Connection::ask(&self.uri) {
-            Ok(told) if self.told.differs_from(told, self.block_size_bytes).is_none() => {
-                self.tell_the_size(told)
+            Ok(told) if self.told.differs_from(&told, self.block_size_bytes).is_none() => {
+                self.tell_the_size(&told)
             }
             // The connections say if it is away, and the next of them if it is another.
             Ok(_) | Err(_) => Ok(()),
@@ -408,7 +408,7 @@ impl Attachment {
     }
 
     /// Tells the kernel how large the export is, if that has changed. Requests go on.
-    fn tell_the_size(&mut self, told: Told) -> Result<(), AttachError> {
+    fn tell_the_size(&mut self, told: &Told) -> Result<(), AttachError> {
         let size_bytes = told.size_bytes;
         if size_bytes == self.told.size_bytes {
             return Ok(());
@@ -429,7 +429,7 @@ impl Attachment {
 
 impl Told {
     /// What the kernel relies on and is not so any more.
-    fn differs_from(self, other: Self, block_size_bytes: u32) -> Option<String> {
+    fn differs_from(&self, other: &Self, block_size_bytes: u32) -> Option<String> {
         let lost = self.flags & !other.flags & KERNEL_FLAGS;
         if !other.size_bytes.is_multiple_of(block_size_bytes.into()) {
             Some(format!("its {} bytes are no whole blocks of {block_size_bytes}", other.size_bytes))
@@ -437,6 +437,8 @@ impl Told {
             Some(format!("it can not do any more what its flags {lost:#x} said"))
         } else if (self.flags ^ other.flags) & 2 != 0 {
             Some("it is read-only now".to_owned())
+        } else if self.contents.is_some() && self.contents != other.contents {
+            Some("it has other contents: it was rolled back, or another one is there by its name".to_owned())
         } else {
             None
         }
@@ -474,17 +476,22 @@ mod tests {
     /// What the kernel was told at first it goes on believing.
     #[test]
     fn another_export_is_no_replacement() {
-        let first = Told { size_bytes: 4096, flags: 0b1101 };
-        assert_eq!(first.differs_from(first, 4096), None);
-        for other in [Told { flags: 0b111_0000_1101, ..first }, Told { size_bytes: 8192, ..first }] {
-            assert_eq!(first.differs_from(other, 4096), None, "it can do more now, or is larger");
+        let first = Told { size_bytes: 4096, flags: 0b1101, contents: Some("1f-0".to_owned()) };
+        let usual = || first.clone();
+        assert_eq!(first.differs_from(&first, 4096), None);
+        for other in [Told { flags: 0b111_0000_1101, ..usual() }, Told { size_bytes: 8192, ..usual() }] {
+            assert_eq!(first.differs_from(&other, 4096), None, "it can do more now, or is larger");
         }
         for (other, why) in [
-            (Told { size_bytes: 8192 + 512, ..first }, "8704 bytes"),
-            (Told { flags: 0b1001, ..first }, "0x4"),
-            (Told { flags: 0b1111, ..first }, "read-only"),
+            (Told { size_bytes: 8192 + 512, ..usual() }, "8704 bytes"),
+            (Told { flags: 0b1001, ..usual() }, "0x4"),
+            (Told { flags: 0b1111, ..usual() }, "read-only"),
+            (Told { contents: Some("1f-295".to_owned()), ..usual() }, "rolled back"),
+            (Told { contents: None, ..usual() }, "other contents"),
         ] {
-            assert!(first.differs_from(other, 4096).is_some_and(|reason| reason.contains(why)), "{other:?}");
+            assert!(first.differs_from(&other, 4096).is_some_and(|reason| reason.contains(why)), "{other:?}");
         }
+        let silent = Told { contents: None, ..usual() };
+        assert_eq!(silent.differs_from(&first, 4096), None, "what was not said at first can not differ");
     }
 }

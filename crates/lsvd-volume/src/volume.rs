@@ -76,6 +76,8 @@ pub struct VolumeDescription {
     pub hands_over: bool,
     /// The format of the objects that it writes. In format 1 there is no trim, and zeroes are written as data.
     pub append_format: ObjectFormat,
+    /// The number with which the log went on after the last time that the volume was rolled back; `None` if it never was.
+    pub rolled_back_at: Option<SequenceNumber>,
     /// What recovery did.
     pub recovery: Recovery,
 }
@@ -334,6 +336,7 @@ impl Volume {
             journal: flushing.map(|role| role.from.journal),
             hands_over: journal.is_some(),
             append_format: store.append_format(),
+            rolled_back_at: superblock.moments.rollbacks.last().map(|last| last.next),
             recovery,
         };
         let named = (!read_only).then(|| {
@@ -562,6 +565,18 @@ impl Volume {
             return Ok(());
         }
         self.inner.core.request(Request::Flush).await
+    }
+
+    /// Returns when every write that had completed before the call is in the store, also with a journal.
+    ///
+    /// # Errors
+    /// As for [`Volume::flush`].
+    pub async fn drain(&self) -> Result<(), Error> {
+        self.check_open()?;
+        if self.inner.description.read_only {
+            return Ok(());
+        }
+        self.inner.core.request(Request::Drain).await
     }
 
     /// What is allocated and what reads as zeroes. Tells something, but may stop before `length_bytes` are covered, where

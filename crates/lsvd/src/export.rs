@@ -11,7 +11,9 @@ use lsvd_nbd::{
 use lsvd_volume::{Error, ObjectFormat, Piece, Volume};
 
 use crate::changes::{ChangedSince, NAMESPACE};
+use crate::served::Served;
 use crate::traffic::{Kind, Traffic};
+use crate::units;
 
 /// A volume that is served.
 #[derive(Debug)]
@@ -24,6 +26,26 @@ pub(crate) struct VolumeExport {
     pub(crate) traffic: Arc<Traffic>,
     /// What it is compared with, if it shows a moment.
     pub(crate) changed_since: Option<ChangedSince>,
+}
+
+impl VolumeExport {
+    /// The volume as it is open now.
+    pub(crate) fn of(served: &Served) -> Self {
+        let volume = served.volume();
+        let opened = volume.description();
+        let size_bytes = opened.size_bytes;
+        // Whose contents these are, for clients that connect again by themselves: they change by writes alone while this stays.
+        let since = served.as_of.or(opened.rolled_back_at).unwrap_or_default();
+        let description = format!(
+            "lsvd volume {} of {}, contents {}-{since}",
+            served.name,
+            units::bytes_exact(size_bytes),
+            opened.volume_id
+        );
+        let changed_since =
+            served.as_of.map(|as_of| ChangedSince::new(served.bucket.clone(), as_of, size_bytes));
+        Self { volume, description, traffic: served.traffic.clone(), changed_since }
+    }
 }
 
 impl Export for VolumeExport {

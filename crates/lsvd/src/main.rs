@@ -14,6 +14,7 @@ mod logging;
 mod nbd_client;
 mod output;
 mod process;
+mod served;
 mod snapshots;
 mod store;
 mod traffic;

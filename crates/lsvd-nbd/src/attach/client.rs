@@ -29,14 +29,19 @@ const REPLY_INFO: u32 = 3;
 const REPLY_ERROR: u32 = 1 << 31;
 const REPLY_UNKNOWN: u32 = REPLY_ERROR | 6;
 const INFO_EXPORT: u16 = 0;
+const INFO_DESCRIPTION: u16 = 2;
+/// What stands before the contents' identity at the end of a description: docs/nbd.md.
+const CONTENTS: &str = ", contents ";
 /// No answer to GO is near this long.
 const REPLY_BYTES_MAX: u32 = 64 << 10;
 
 /// What the server says of the export.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) size_bytes: u64,
     pub(super) flags: u16,
+    /// Whose contents it has: they change by writes alone while this stays. `None` where the server does not say.
+    pub(super) contents: Option<String>,
 }
 
 /// Why there is no connection.
@@ -163,13 +168,14 @@ fn shake_hands(stream: &mut (impl Read + Write), export: &str, option: u32) -> R
     request.extend(u32::from(offered & (FIXED_NEWSTYLE | NO_ZEROES)).to_be_bytes());
     request.extend(OPTION_MAGIC.to_be_bytes());
     request.extend(option.to_be_bytes());
-    request.extend(name.saturating_add(6).to_be_bytes());
+    request.extend(name.saturating_add(8).to_be_bytes());
     request.extend(name.to_be_bytes());
     request.extend(export.as_bytes());
-    request.extend([0; 2]);
+    request.extend(1_u16.to_be_bytes());
+    request.extend(INFO_DESCRIPTION.to_be_bytes());
     stream.write_all(&request)?;
 
-    let mut told = None;
+    let (mut told, mut contents) = (None, None);
     loop {
         if u64::from_be_bytes(take(stream)?) != OPTION_REPLY_MAGIC
             || u32::from_be_bytes(take(stream)?) != option
@@ -183,8 +189,14 @@ fn shake_hands(stream: &mut (impl Read + Write), export: &str, option: u32) -> R
         let mut payload = vec![0; usize::try_from(length).unwrap_or(0)];
         stream.read_exact(&mut payload)?;
         match kind {
-            REPLY_ACK => return told.ok_or_else(|| protocol("it did not say how large the export is")),
-            REPLY_INFO => told = export_info(&payload).or(told),
+            REPLY_ACK => {
+                let told = told.ok_or_else(|| protocol("it did not say how large the export is"))?;
+                return Ok(Told { contents, ..told });
+            }
+            REPLY_INFO => {
+                contents = contents_info(&payload).or(contents);
+                told = export_info(&payload).or(told);
+            }
             REPLY_UNKNOWN => return Err(ClientError::NoExport(export.to_owned())),
             _ if kind & REPLY_ERROR != 0 => {
                 let words = String::from_utf8_lossy(&payload);
@@ -199,8 +211,19 @@ fn export_info(payload: &[u8]) -> Option<Told> {
     let (kind, rest) = payload.split_first_chunk()?;
     let (size, flags) = rest.split_first_chunk()?;
     let flags = u16::from_be_bytes(flags.try_into().ok()?);
-    (u16::from_be_bytes(*kind) == INFO_EXPORT)
-        .then_some(Told { size_bytes: u64::from_be_bytes(*size), flags })
+    (u16::from_be_bytes(*kind) == INFO_EXPORT).then_some(Told {
+        size_bytes: u64::from_be_bytes(*size),
+        flags,
+        contents: None,
+    })
+}
+
+fn contents_info(payload: &[u8]) -> Option<String> {
+    let (kind, description) = payload.split_first_chunk()?;
+    let description =
+        std::str::from_utf8(description).ok().filter(|_| u16::from_be_bytes(*kind) == INFO_DESCRIPTION)?;
+    let (_, contents) = description.rsplit_once(CONTENTS)?;
+    Some(contents.to_owned())
 }
 
 fn take<const N: usize>(stream: &mut impl Read) -> io::Result<[u8; N]> {
@@ -249,10 +272,19 @@ mod tests {
         let export =
             [&0_u16.to_be_bytes()[..], &(1_u64 << 40).to_be_bytes(), &0x16d_u16.to_be_bytes()].concat();
         let other = [&3_u16.to_be_bytes()[..], &[0; 12]].concat();
+        let described = |words: &str| [&2_u16.to_be_bytes()[..], words.as_bytes()].concat();
         let said =
             [greeting(3), reply(REPLY_INFO, &export), reply(REPLY_INFO, &other), reply(REPLY_ACK, b"")];
         let told = against(&said.concat()).unwrap();
-        assert_eq!(told, Told { size_bytes: 1 << 40, flags: 0x16d });
+        assert_eq!(told, Told { size_bytes: 1 << 40, flags: 0x16d, contents: None });
+        for (description, contents) in [
+            ("a disk of 1 TiB", None),
+            ("a disk, contents 7 of 1 TiB, contents 1f-295", Some("1f-295".to_owned())),
+        ] {
+            let description = reply(REPLY_INFO, &described(description));
+            let said = [greeting(3), description, reply(REPLY_INFO, &export), reply(REPLY_ACK, b"")];
+            assert_eq!(against(&said.concat()).unwrap().contents, contents);
+        }
     }
 
     #[test]

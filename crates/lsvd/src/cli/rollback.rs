@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{LogLines, Patience, Store};
+use super::{ControlPlace, LogLines, Patience, Store};
 use crate::units::parse_duration;
 
 /// `lsvd rollback`
@@ -26,6 +26,11 @@ pub(crate) struct Rollback {
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) yes: bool,
 
+    /// End the connections of clients. Without it a volume that has any is not rolled back by the daemon that serves it, as a client that
+    /// connects again by itself goes on with other contents than it knows
+    #[arg(long)]
+    pub(crate) disconnect: bool,
+
     /// Refuse a volume that was not closed cleanly and in which something was stored this lately, by the store's clock
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     pub(crate) if_free: Duration,
@@ -37,6 +42,10 @@ pub(crate) struct Rollback {
     /// Print JSON: docs/json.md has the fields. Does not ask
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Who is asked.
+    #[command(flatten)]
+    pub(crate) control: ControlPlace,
 
     /// How log lines are written.
     #[command(flatten)]

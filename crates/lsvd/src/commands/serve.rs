@@ -26,15 +26,14 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use self::control::Control;
-use crate::changes::ChangedSince;
 use crate::cli::{Flush, Serve};
-use crate::control::daemon::Served;
 use crate::control::place;
 use crate::exit::{self, Exit, Usage};
 use crate::export::VolumeExport;
+use crate::output;
 use crate::process::{self, EndSignals};
+use crate::served::Served;
 use crate::store::{self, Errand, Place};
-use crate::{output, units};
 
 /// How long a daemon whose last volume has ended still answers: its clients are to hear ESHUTDOWN, not a broken
 /// connection that they might take for a reason to try again.
@@ -111,10 +110,10 @@ async fn log_stats(volumes: &[Served], interval: Option<Duration>) -> Infallible
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
-        for Served { name, volume, .. } in volumes {
-            let stats = volume.stats();
+        for served in volumes {
+            let stats = served.volume().stats();
             tracing::info!(
-                volume = name,
+                volume = served.name,
                 buffered_bytes = stats.buffered_bytes,
                 buffered_ms = u64::try_from(stats.buffered_for.as_millis()).unwrap_or(u64::MAX),
                 uploads_in_flight = stats.uploads_in_flight,
@@ -199,7 +198,7 @@ async fn open_all(arguments: &Serve, places: &[(Place, Option<Moment>)]) -> anyh
     }
     let Some(failure) = failure else { return Ok(volumes) };
     for served in volumes {
-        if let Err(error) = served.volume.close().await {
+        if let Err(error) = served.volume().close().await {
             tracing::warn!(volume = served.name, %error, "not closed cleanly");
         }
     }
@@ -214,13 +213,13 @@ async fn open(
 ) -> anyhow::Result<Served> {
     let bucket = place.bucket.clone();
     let opened = if let Some(moment) = moment {
-        Volume::open_read_only_at(bucket, moment, options).await
+        Volume::open_read_only_at(bucket, moment, options.clone()).await
     } else if arguments.read_only {
-        Volume::open_read_only(bucket, options).await
+        Volume::open_read_only(bucket, options.clone()).await
     } else {
         match (Volume::open(bucket, options.clone()).await, arguments.create) {
             (Err(Error::NotFound { .. }), Some(size_bytes)) => {
-                create_and_open(place, size_bytes, options).await
+                create_and_open(place, size_bytes, options.clone()).await
             }
             (opened, _) => opened,
         }
@@ -245,9 +244,9 @@ async fn open(
         durable_number = opened.recovery.durable_number.0,
         "volume is open"
     );
-    let (name, url, bucket) = (place.name.clone(), place.url.to_string(), place.bucket.clone());
     let as_of = moment.map(|_| opened.recovery.durable_number);
-    Ok(Served { name, url, bucket, volume, traffic: Arc::default(), as_of })
+    let place = (place.name.clone(), place.url.to_string(), place.bucket.clone());
+    Ok(Served::new(place, volume, options, as_of))
 }
 
 async fn create_and_open(place: &Place, size_bytes: u64, options: OpenOptions) -> Result<Volume, Error> {
@@ -356,7 +355,8 @@ async fn serve(
     signals: &mut EndSignals,
     shutdown_timeout: Duration,
 ) -> anyhow::Result<Exit> {
-    let exports = volumes.iter().map(|served| (served.name.clone(), Arc::new(export(served)))).collect();
+    let exports =
+        volumes.iter().map(|served| (served.name.clone(), Arc::new(VolumeExport::of(served)))).collect();
     let default_export = (volumes.len() == 1).then(|| volumes[0].name.clone());
     let server = Server::new(exports, default_export, Limits::default())?;
     if let Some(control) = control {
@@ -400,18 +400,6 @@ async fn serve(
     Ok(exit)
 }
 
-fn export(served: &Served) -> VolumeExport {
-    let size_bytes = served.volume.description().size_bytes;
-    let size = units::bytes_exact(size_bytes);
-    let changed_since = served.as_of.map(|as_of| ChangedSince::new(served.bucket.clone(), as_of, size_bytes));
-    VolumeExport {
-        changed_since,
-        volume: served.volume.clone(),
-        traffic: served.traffic.clone(),
-        description: format!("lsvd volume {} of {size}", served.name),
-    }
-}
-
 fn announce(uris: &[String]) {
     for uri in uris {
         tracing::info!(uri, "serving");
@@ -429,7 +417,7 @@ async fn until_told(volumes: &[Served], signals: &mut EndSignals) -> Exit {
     let mut exit = Exit::Done;
     let mut left = volumes.len();
     let mut ended: FuturesUnordered<_> =
-        volumes.iter().map(|served| served.volume.ended().map(|error| (&served.name, error))).collect();
+        volumes.iter().map(|served| served.ended().map(|error| (&served.name, error)).boxed()).collect();
     loop {
         tokio::select! {
             signal = signals.next() => {
@@ -458,7 +446,8 @@ async fn until_told(volumes: &[Served], signals: &mut EndSignals) -> Exit {
 /// Lets requests in flight finish, then closes every volume, saying what it waits for.
 async fn close(volumes: &[Served], serving: JoinSet<()>) -> anyhow::Result<()> {
     serving.join_all().await;
-    let closing = join_all(volumes.iter().map(|served| async move { (served, served.volume.close().await) }));
+    let closing =
+        join_all(volumes.iter().map(|served| async move { (served, served.volume().close().await) }));
     let mut closing = std::pin::pin!(closing);
     let mut progress = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
     let closed = loop {
@@ -485,8 +474,8 @@ async fn close(volumes: &[Served], serving: JoinSet<()>) -> anyhow::Result<()> {
 
 /// The store did not take everything in time.
 fn say_what_is_not_stored(served: &Served) {
-    let not_stored_bytes = served.volume.stats().buffered_bytes;
-    let what = match served.volume.description().journal {
+    let not_stored_bytes = served.volume().stats().buffered_bytes;
+    let what = match served.volume().description().journal {
         Some(_) => {
             "not closed in time; the journal has what the store does not: serve it again with this journal"
         }
@@ -496,7 +485,7 @@ fn say_what_is_not_stored(served: &Served) {
 }
 
 fn say_what_is_left(served: &Served) {
-    let stats = served.volume.stats();
+    let stats = served.volume().stats();
     tracing::info!(
         volume = served.name,
         buffered_bytes = stats.buffered_bytes,

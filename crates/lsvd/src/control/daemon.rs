@@ -6,40 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use futures::FutureExt;
-use lsvd_backend::{Bucket, RequestCounts};
+use lsvd_backend::RequestCounts;
 use lsvd_nbd::Server;
-use lsvd_volume::{Recovery, SequenceNumber, Stats, Volume};
+use lsvd_volume::{Recovery, Stats};
 use serde::{Deserialize, Serialize};
 
 use super::protocol::{HelloVolume, State};
 use crate::cli::VERSION;
 use crate::export::VolumeExport;
-use crate::traffic::{Traffic, TrafficJson};
-
-/// An open volume under its export's name.
-#[derive(Debug)]
-pub(crate) struct Served {
-    /// The export.
-    pub(crate) name: String,
-    /// The volume's URL.
-    pub(crate) url: String,
-    /// Its prefix of the bucket.
-    pub(crate) bucket: Bucket,
-    /// The volume.
-    pub(crate) volume: Volume,
-    /// Its clients' requests.
-    pub(crate) traffic: Arc<Traffic>,
-    /// The moment that it shows, and stays at; `None` if it is the present.
-    pub(crate) as_of: Option<SequenceNumber>,
-}
-
-impl Served {
-    /// The error that ended it, if one did.
-    fn ended(&self) -> Option<lsvd_volume::Error> {
-        self.volume.ended().now_or_never()
-    }
-}
+use crate::served::Served;
+use crate::traffic::TrafficJson;
 
 /// A daemon, as its control socket knows it: from its start on.
 pub(crate) struct Daemon {
@@ -82,6 +58,11 @@ impl Daemon {
         self.closing.store(true, Ordering::Release);
     }
 
+    /// The server of its exports, when clients are served.
+    pub(crate) fn nbd(&self) -> Option<&Server<VolumeExport>> {
+        self.nbd.get()
+    }
+
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
@@ -93,7 +74,7 @@ impl Daemon {
 
     /// The volume of this identity, or else of this export name.
     pub(crate) fn find(&self, volume: &str) -> Option<&Served> {
-        let by_id = |served: &&Served| served.volume.description().volume_id.to_string() == volume;
+        let by_id = |served: &&Served| served.volume().description().volume_id.to_string() == volume;
         let volumes = self.volumes();
         volumes.iter().find(by_id).or_else(|| volumes.iter().find(|served| served.name == volume))
     }
@@ -104,7 +85,7 @@ impl Daemon {
     }
 
     fn state(&self, served: &Served) -> State {
-        match (served.ended(), self.is_closing()) {
+        match (served.error(), self.is_closing()) {
             (Some(lsvd_volume::Error::Closed { .. }), _) | (None, true) => State::Closing,
             (Some(_), _) => State::Ended,
             (None, false) => State::Serving,
@@ -126,7 +107,7 @@ impl Daemon {
             return opening.collect();
         }
         let greet = |served: &Served| {
-            let opened = served.volume.description();
+            let opened = served.volume().description();
             HelloVolume {
                 name: served.name.clone(),
                 url: served.url.clone(),
@@ -157,7 +138,7 @@ impl Daemon {
 
     /// One volume.
     pub(crate) fn volume_status(&self, served: &Served) -> VolumeStatus {
-        let opened = served.volume.description();
+        let opened = served.volume().description();
         VolumeStatus {
             name: served.name.clone(),
             url: served.url.clone(),
@@ -171,10 +152,10 @@ impl Daemon {
             flush: if opened.journal.is_some() { "journal" } else { "object" }.to_owned(),
             journal: opened.journal.map(|journal| journal.to_string()),
             state: self.state(served),
-            error: served.ended().map(|error| error.to_string()),
+            error: served.error().map(|error| error.to_string()),
             clients: self.nbd.get().map_or(0, |nbd| nbd.clients(&served.name)),
             recovery: opened.recovery.into(),
-            stats: served.volume.stats().into(),
+            stats: served.volume().stats().into(),
             requests: served.traffic.read(),
             store: served.bucket.requests().into(),
         }

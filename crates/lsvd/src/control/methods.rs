@@ -9,16 +9,20 @@ use anyhow::Context;
 use lsvd_volume::{CollectionGoal, CollectionStep};
 use serde_json::Value;
 
-use super::daemon::{Daemon, DaemonStatus, Served};
+use super::daemon::{Daemon, DaemonStatus};
 use super::protocol::{
     Code, Fault, Gc, GcTarget, Hello, HelloAnswer, Info, InfoAnswer, Method, PROTOCOL, Request, Resize,
-    ResizeAnswer, SnapshotCreate, SnapshotGroup, SnapshotGroupAnswer, SnapshotRm, Status, Upgrade,
+    ResizeAnswer, Rollback, RollbackAnswer, SnapshotCreate, SnapshotGroup, SnapshotGroupAnswer, SnapshotRm,
+    Status, Upgrade,
 };
+use super::rollback;
 use crate::cli::VERSION;
 use crate::collection::{self, CollectionJson, USUAL_TARGET};
 use crate::commands::info::VolumeJson;
 use crate::commands::resize;
+use crate::served::Served;
 use crate::snapshots::{self, ChangedSnapshots};
+use crate::store;
 
 /// Says how far a request is, in words for people.
 pub(crate) type Tell = Arc<dyn Fn(String) + Send + Sync>;
@@ -120,11 +124,11 @@ async fn collect(
 ) -> Result<CollectionJson, Fault> {
     let served = find_to_change(daemon, volume)?;
     let told = match dry_run {
-        true => collection::planned(&served.volume, &served.name, goal),
+        true => collection::planned(&served.volume(), &served.name, goal),
         false => {
             tracing::info!(volume = served.name, ?goal, "collecting, as a client of the control socket asks");
             let step = |step: CollectionStep| tell(collection::step_in_words(step));
-            collection::collected(&served.volume, &served.name, goal, &step).await
+            collection::collected(&served.volume(), &served.name, goal, &step).await
         }
     };
     told.map_err(|error| Fault::of(&error))
@@ -141,14 +145,14 @@ impl Perform for SnapshotCreate {
         }
         let served = find_to_change(daemon, &volume)?;
         let keep = keep.unwrap_or_default().into();
-        changed(served, snapshots::create(&served.volume, name.as_deref(), keep).await)
+        changed(served, snapshots::create(&served.volume(), name.as_deref(), keep).await)
     }
 }
 
 impl Perform for SnapshotRm {
     async fn perform(self, daemon: &Daemon, _tell: &Tell) -> Result<ChangedSnapshots, Fault> {
         let served = find_to_change(daemon, &self.volume)?;
-        changed(served, snapshots::remove(&served.volume, &self.names).await)
+        changed(served, snapshots::remove(&served.volume(), &self.names).await)
     }
 }
 
@@ -174,7 +178,7 @@ impl Perform for SnapshotGroup {
     async fn perform(self, daemon: &Daemon, _tell: &Tell) -> Result<SnapshotGroupAnswer, Fault> {
         let mut volumes = Vec::new();
         for volume in &self.volumes {
-            volumes.push(find_to_change(daemon, volume)?.volume.clone());
+            volumes.push(find_to_change(daemon, volume)?.volume());
         }
         let made = lsvd_volume::create_group_snapshot(&volumes, &self.name, false).await;
         let made = made.map_err(|error| Fault::of(&error.into()))?;
@@ -190,7 +194,7 @@ impl Perform for SnapshotGroup {
 impl Perform for Resize {
     async fn perform(self, daemon: &Daemon, _tell: &Tell) -> Result<ResizeAnswer, Fault> {
         let served = find_to_change(daemon, &self.volume)?;
-        let resized = resize::of_open(&served.volume, &served.name, self.size_bytes, self.discard).await;
+        let resized = resize::of_open(&served.volume(), &served.name, self.size_bytes, self.discard).await;
         let resized = resized.map_err(|error| Fault::of(&error))?;
         tracing::info!(
             volume = served.name,
@@ -198,6 +202,18 @@ impl Perform for Resize {
             "resized, as a client of the control socket asks"
         );
         Ok(resized)
+    }
+}
+
+impl Perform for Rollback {
+    async fn perform(self, daemon: &Daemon, tell: &Tell) -> Result<RollbackAnswer, Fault> {
+        let served = find_to_change(daemon, &self.volume)?;
+        let moment = store::moment(&self.to).map_err(|error| Fault::of(&error.into()))?;
+        if self.dry_run {
+            return Ok((&rollback::plan(served, &moment).await?).into());
+        }
+        let done = rollback::roll_back(served, daemon.nbd(), &moment, self.disconnect, tell).await?;
+        Ok((&done).into())
     }
 }
 
@@ -231,4 +247,4 @@ macro_rules! methods {
     };
 }
 
-methods!(Hello, Status, Info, Gc, Upgrade, SnapshotCreate, SnapshotGroup, SnapshotRm, Resize);
+methods!(Hello, Status, Info, Gc, Upgrade, SnapshotCreate, SnapshotGroup, SnapshotRm, Resize, Rollback);

@@ -11,4 +11,5 @@ mod line;
 mod methods;
 pub(crate) mod place;
 pub(crate) mod protocol;
+mod rollback;
 pub(crate) mod server;

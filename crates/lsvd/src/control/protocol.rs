@@ -4,6 +4,7 @@
 //! answers may get more fields, which clients ignore; 2. a parameter that is not known is refused, so that an older daemon never
 //! does something else than was asked; 3. an error says its kind, and by it the exit code of the command that asked.
 
+use lsvd_volume::{RollbackPlan, RolledBack};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -229,6 +230,63 @@ pub(crate) struct ResizeAnswer {
     pub(crate) size_bytes: u64,
 }
 
+/// Go back to a moment.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rollback {
+    pub(crate) volume: String,
+    /// As `lsvd rollback --to` has it.
+    pub(crate) to: String,
+    /// Say what would be.
+    #[serde(default)]
+    pub(crate) dry_run: bool,
+    /// End the connections of clients.
+    #[serde(default)]
+    pub(crate) disconnect: bool,
+}
+
+impl Method for Rollback {
+    const NAME: &'static str = "rollback";
+    type Answer = RollbackAnswer;
+}
+
+/// What a rollback did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RollbackAnswer {
+    pub(crate) to: u64,
+    pub(crate) stored_unix_ms: Option<u64>,
+    pub(crate) size_bytes: u64,
+    pub(crate) size_bytes_before: u64,
+    pub(crate) from: u64,
+    pub(crate) left_objects: u64,
+    pub(crate) left_bytes: u64,
+    pub(crate) next: Option<u64>,
+    pub(crate) undo: Option<String>,
+}
+
+impl From<&RollbackPlan> for RollbackAnswer {
+    fn from(plan: &RollbackPlan) -> Self {
+        Self {
+            to: plan.to.0,
+            stored_unix_ms: plan.sealed_unix_ms,
+            size_bytes: plan.size_bytes,
+            size_bytes_before: plan.size_bytes_before,
+            from: plan.from.0,
+            left_objects: plan.left_objects,
+            left_bytes: plan.left_bytes,
+            next: None,
+            undo: None,
+        }
+    }
+}
+
+impl From<&RolledBack> for RollbackAnswer {
+    fn from(done: &RolledBack) -> Self {
+        let RolledBack { plan, next, undo } = done;
+        Self { next: Some(next.0), undo: Some(undo.clone()), ..plan.into() }
+    }
+}
+
 /// A request, read.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Request {
@@ -281,6 +339,13 @@ impl Fault {
         };
         let data = FaultData { kind: kind.to_owned(), exit_code: exit as u8, help: None };
         Self { code: code as i32, message: message.into(), data }
+    }
+
+    /// A method that was refused, and what can be done about it.
+    pub(crate) fn with_help(exit: Exit, message: String, help: &str) -> Self {
+        let data =
+            FaultData { kind: kind(exit).to_owned(), exit_code: exit as u8, help: Some(help.to_owned()) };
+        Self { code: Code::Failed as i32, message, data }
     }
 
     /// What a command that did it itself would have said.

@@ -10,6 +10,7 @@ mod bad_input;
 mod control;
 mod demo;
 mod doctor;
+mod going_back;
 mod journal;
 mod json;
 mod licenses;

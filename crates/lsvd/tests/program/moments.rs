@@ -82,7 +82,8 @@ fn back_and_the_way_back() {
     assert_eq!(client.call(read(4096, 12288)).unwrap(), [vec![1; 4096], vec![0; 8192]].concat());
     client.call(write(0, vec![7; 4096])).unwrap();
     client.call(Request::Flush).unwrap();
-    lsvd(&["rollback", &url, "--to", &undo, "--yes"]).expect(8, &["seems to be served"]);
+    lsvd(&["rollback", &url, "--to", &undo, "--yes"]).expect(8, &["has a client"]);
+    lsvd(&["rollback", &url, "--to", &undo, "--yes", "--no-control"]).expect(8, &["seems to be served"]);
     drop(client);
     daemon.stop().expect(0, &[]);
     let back = lsvd(&["rollback", &url, "--to", &undo, "--yes"]);

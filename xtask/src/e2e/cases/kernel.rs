@@ -53,6 +53,12 @@ pub(super) const CASES: &[Entry] = &[
         Needs::VmLong,
         resize,
     ),
+    (
+        "kernel-rollback",
+        "a mounted file system on nbd.ko does not come back to a volume that was rolled back under it",
+        Needs::VmLong,
+        rollback,
+    ),
     ("virtio-restarts", "the same on virtio-blk over QEMU's NBD client", Needs::Vm, virtio_restarts),
     ("kernel-control", "a server that ignores flushes is caught by the same check", Needs::Vm, control),
 ];
@@ -330,6 +336,39 @@ fn resize(world: &World) -> Result<()> {
     std::fs::write(stage.out.join("enough"), "")?;
     machine.finish(LIMIT)?;
     println!("  {}", std::fs::read_to_string(grown)?.trim());
+    daemon.close()
+}
+
+/// Between two daemons the volume is rolled back: what is mounted must not go on with other contents.
+fn rollback(world: &World) -> Result<()> {
+    world.create("db1", "1G")?;
+    let stage = Stage { connections: 2, ..Stage::new(world, "kernel", "ext4")? };
+    let (url, control) = (world.url("db1"), world.dir.join("control").display().to_string());
+    let stage = Stage { flags: vec!["--control".to_owned(), control.clone()], ..stage };
+    std::fs::create_dir_all(&control)?;
+    let daemon = stage.serve()?;
+    let mut machine = stage.boot("endure")?;
+    stage.wait_for_records(&mut machine, RECORDS)?;
+    let made = world.run_lsvd(&["snapshot", "create", &url, "then", "--control", &control])?;
+    ensure!(made.code() == 0, "no snapshot: {}", made.stderr);
+    let count = stage.records() + RECORDS;
+    stage.wait_for_records(&mut machine, count)?;
+    daemon.kill();
+    std::thread::sleep(Duration::from_secs(3)); // so that nobody seems to write the volume
+    let back =
+        world.run_lsvd(&["rollback", &url, "--to", "then", "--yes", "--if-free", "1s", "--no-control"])?;
+    ensure!(back.code() == 0, "not rolled back: {}", back.stderr);
+    let daemon = stage.serve()?;
+    let refused = || machine.said().contains("it was rolled back");
+    shell::wait_until("lsvd attach refuses to connect again", LIMIT, refused)
+        .with_context(|| machine.said())?;
+    let status = world.run_lsvd(&["status", &url, "--json", "--control", &control])?;
+    let status: serde_json::Value = serde_json::from_str(&status.stdout).context("status prints JSON")?;
+    let requests = &status["daemons"][0]["volumes"][0]["requests"];
+    for kind in ["read", "write", "flush", "trim", "zeroes"] {
+        ensure!(requests[kind]["requests"] == 0, "the device came back: {requests}");
+    }
+    drop(machine);
     daemon.close()
 }
 

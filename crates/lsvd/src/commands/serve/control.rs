@@ -9,9 +9,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cli::Serve;
-use crate::control::daemon::{Daemon, Served};
+use crate::control::daemon::Daemon;
 use crate::control::place;
 use crate::control::server::{self, Bounds};
+use crate::served::Served;
 use crate::store;
 
 /// The socket, and who answers on it; gone when dropped.

@@ -30,8 +30,9 @@ fn until_next(every: Duration) -> Duration {
     every.saturating_sub(Duration::from_nanos(u64::try_from(past).unwrap_or(0)))
 }
 
-async fn make(Served { name, volume, .. }: &Served, retention: &Retention) {
-    match volume.snapshot_by_schedule(retention).await {
+async fn make(served: &Served, retention: &Retention) {
+    let name = &served.name;
+    match served.volume().snapshot_by_schedule(retention).await {
         Ok(Scheduled { created, removed }) => {
             if let Some(made) = created {
                 tracing::info!(volume = name, snapshot = made.name, "snapshot made");
