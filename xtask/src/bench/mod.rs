@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: lsvd beside `nbdkit memory` on the same machine in the same run, as a table for
 //! docs/performance.md.
 //!
-//! Databases beside the local disk are in `databases`, space under overwriting in `day`.
+//! Databases beside the local disk are in `databases`, space under overwriting in `day`, snapshots and rollbacks in `moments`.
 //!
 //! Knows fio's JSON and nothing of what it measures. Invariants: 1. targets take turns within each round, so that what
 //! else the machine does meets all of them; 2. what is printed is a median, with the spread beside it; 3. every target
@@ -9,6 +9,7 @@
 
 mod databases;
 mod day;
+mod moments;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,8 @@ enum Other {
     Databases(databases::Databases),
     /// A full volume overwritten at random: what the bucket holds, with collection and without
     Day(day::Day),
+    /// Snapshots, rollbacks and openings at a moment, on a small volume and on a large one
+    Moments(moments::Moments),
 }
 
 /// What one measurement may take.
@@ -114,6 +117,7 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
     match &args.other {
         Some(Other::Databases(args)) => return databases::run(args),
         Some(Other::Day(args)) => return day::run(args),
+        Some(Other::Moments(args)) => return moments::run(args),
         None => {}
     }
     setup::install(false)?;

@@ -77,6 +77,11 @@ impl Lab {
         Ok(stats["verbs"][verb]["outcomes"][outcome].as_u64().unwrap_or(0))
     }
 
+    /// All that it counted since its start.
+    pub(crate) fn counters(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.ask("GET", "stats", "")?)?)
+    }
+
     /// How many requests it has at this moment.
     pub(crate) fn in_flight(&self) -> Result<u64> {
         let stats: Value = serde_json::from_str(&self.ask("GET", "stats", "")?)?;
