@@ -10,6 +10,7 @@
 mod case;
 mod cases;
 mod daemon;
+mod document;
 mod lab;
 mod mount;
 mod rounds;

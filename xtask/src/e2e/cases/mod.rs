@@ -20,6 +20,7 @@ mod kernel;
 mod lab;
 mod lab_outages;
 mod libvirt;
+mod postgresql_day;
 mod powercut;
 mod recovery;
 mod removal;
@@ -40,6 +41,7 @@ pub(super) fn all() -> Vec<Case> {
         clients::CASES,
         recovery::CASES,
         database::CASES,
+        postgresql_day::CASES,
         backup::CASES,
         space::CASES,
         takeover::CASES,
