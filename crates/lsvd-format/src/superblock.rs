@@ -105,6 +105,10 @@ pub struct Superblock {
     /// one. A clean close takes it out. Nothing that was flushed is missing without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover: Option<JournalId>,
+    /// The first of the openings, up to this epoch's, of all of which everything that their clients were answered is there: each was closed
+    /// cleanly or handed over. Absent: this epoch's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unbroken_since: Option<Epoch>,
     /// The kept checkpoints, oldest first. Set them by [`Superblock::with_checkpoints`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checkpoints: Vec<CheckpointRef>,
@@ -156,7 +160,7 @@ impl Superblock {
             self = self.with_moments(Moments::default());
             self.log_first_number = log_next;
             (self.closed_at, self.log_reached, self.log_begun_epoch) = (None, None, None);
-            self.handover = None;
+            (self.handover, self.unbroken_since) = (None, None);
             self.condemned.clear();
         }
         self.features_to_read.retain(|feature| feature != FEATURE_REMOVED);
@@ -255,6 +259,9 @@ impl Superblock {
         }
         if [self.journal, self.handover].into_iter().flatten().any(|journal| journal.0 == [0; 16]) {
             return Err("a journal's id is never all zeroes".to_owned());
+        }
+        if self.unbroken_since.is_some_and(|since| since > self.epoch) {
+            return Err(format!("epoch {} can not be unbroken since a later one", self.epoch));
         }
         if self.journal.is_some() && !self.features_to_write.iter().any(|feature| feature == FEATURE_JOURNAL)
         {

@@ -128,6 +128,7 @@ fn superblock_value() -> Superblock {
         log_begun_epoch: None,
         journal: None,
         handover: None,
+        unbroken_since: None,
         checkpoints: Vec::new(),
         condemned: Vec::new(),
         moments: Moments::default(),

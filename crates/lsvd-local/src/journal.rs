@@ -13,6 +13,8 @@ mod scan;
 mod tests;
 mod writer;
 
+use std::io::ErrorKind;
+
 use lsvd_format::journal::RecordHeader;
 use lsvd_format::{Epoch, JournalId, NUMBER_MAX, VolumeId};
 
@@ -30,6 +32,9 @@ const SYNCED: &str = "synced";
 /// Name of the file that says which opening of the volume had the journal last. It is synced before that opening stores
 /// anything.
 const OPENING: &str = "opening";
+/// Name of the file that says since which start of its host the journal is written. It is not synced: after another start it may say
+/// anything.
+const BOOT: &str = "boot";
 /// Where the two slots of such a file are, written in turn so that one is always whole, and how long one is.
 const SLOTS: [u64; 2] = [0, 4096];
 const SLOT_LEN: usize = 28;
@@ -196,6 +201,31 @@ impl<F: Files> Journal<F> {
         files.sync_names().map_err(failed("sync the names of", "."))
     }
 
+    /// Whether the journal was last written since the start of this host that `boot` names: then it has all that was written, synced or
+    /// not. Notes the name.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn continues(&mut self, boot: &str) -> Result<bool, JournalError> {
+        let files = &mut self.files;
+        let mut noted = vec![0; IDENTITY_LEN_MAX];
+        let length = match files.names().map_err(failed("list", "."))?.iter().any(|name| name == BOOT) {
+            true => files.read(BOOT, 0, &mut noted).map_err(failed("read", BOOT))?,
+            false => 0,
+        };
+        let continues = noted[..length] == *boot.as_bytes();
+        let noted = match continues {
+            true => Ok(()),
+            false => files.create(BOOT).and_then(|()| files.write(BOOT, 0, boot.as_bytes())),
+        };
+        match noted {
+            // Then it is as if the host had been started since.
+            Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {}
+            noted => noted.map_err(failed("write", BOOT))?,
+        }
+        Ok(continues)
+    }
+
     /// Removes whatever journal there is, also one of which nobody can say whose it is, and begins another one.
     ///
     /// # Errors
@@ -273,7 +303,7 @@ fn remove<F: Files>(files: &mut F) -> Result<(), JournalError> {
     segments.sort_unstable();
     let segments = segments.into_iter().map(segment_name);
     let last = [OPENING.to_owned(), IDENTITY.to_owned()];
-    for name in [SYNCED.to_owned()].into_iter().chain(segments).chain(last) {
+    for name in [SYNCED.to_owned(), BOOT.to_owned()].into_iter().chain(segments).chain(last) {
         if names.contains(&name) {
             files.remove(&name).map_err(failed("remove", &name))?;
             files.sync_names().map_err(failed("sync the names of", "."))?;

@@ -4,8 +4,8 @@
 //! holds an [`Attachment`] watches them: a connection that dies is replaced, while the kernel keeps requests waiting. It
 //! knows nothing of what is on the device. Calls block, so an async caller gives them a thread.
 //!
-//! 1. The kernel gets no connection to an export with fewer abilities than the first one, or with others' contents, as far as its server
-//!    says whose they are; of another size it is told.
+//! 1. The kernel gets no connection to an export with fewer abilities than the first one, or, as far as its server says so, with others' contents
+//!    or without writes that the server before had answered; of another size it is told.
 //! 2. A dead connection is offered a replacement until the device is detached, by whomever.
 //! 3. Nothing here ends a device that is in use: only [`detach`], and it says when it is refused.
 
@@ -388,6 +388,7 @@ impl Attachment {
             return Ok(false);
         }
         self.connections[place] = Some(connection);
+        self.told.openings = told.openings;
         self.tell_the_size(&told)?;
         Ok(true)
     }
@@ -439,8 +440,22 @@ impl Told {
             Some("it is read-only now".to_owned())
         } else if self.contents.is_some() && self.contents != other.contents {
             Some("it has other contents: it was rolled back, or another one is there by its name".to_owned())
+        } else if !self.is_kept_by(other) {
+            Some(
+                "it has lost writes that were answered and not flushed yet, as its server was killed, or its host: detach it, and mount \
+                 what is on it anew"
+                    .to_owned(),
+            )
         } else {
             None
+        }
+    }
+
+    /// Whether another server has all that the last one answered, as far as it says so.
+    fn is_kept_by(&self, other: &Self) -> bool {
+        match (self.openings, other.openings) {
+            (Some((_, last)), Some((since, now))) => since <= last && last <= now,
+            _ => true,
         }
     }
 }
@@ -476,11 +491,21 @@ mod tests {
     /// What the kernel was told at first it goes on believing.
     #[test]
     fn another_export_is_no_replacement() {
-        let first = Told { size_bytes: 4096, flags: 0b1101, contents: Some("1f-0".to_owned()) };
+        let contents = Some("1f-0".to_owned());
+        let first = Told { size_bytes: 4096, flags: 0b1101, contents, openings: Some((3, 5)) };
         let usual = || first.clone();
         assert_eq!(first.differs_from(&first, 4096), None);
-        for other in [Told { flags: 0b111_0000_1101, ..usual() }, Told { size_bytes: 8192, ..usual() }] {
-            assert_eq!(first.differs_from(&other, 4096), None, "it can do more now, or is larger");
+        for other in [
+            Told { flags: 0b111_0000_1101, ..usual() },
+            Told { size_bytes: 8192, ..usual() },
+            Told { openings: Some((5, 9)), ..usual() },
+            Told { openings: None, ..usual() },
+        ] {
+            assert_eq!(
+                first.differs_from(&other, 4096),
+                None,
+                "it can do more now, is larger, or has all: {other:?}"
+            );
         }
         for (other, why) in [
             (Told { size_bytes: 8192 + 512, ..usual() }, "8704 bytes"),
@@ -488,10 +513,13 @@ mod tests {
             (Told { flags: 0b1111, ..usual() }, "read-only"),
             (Told { contents: Some("1f-295".to_owned()), ..usual() }, "rolled back"),
             (Told { contents: None, ..usual() }, "other contents"),
+            // It was killed without a handover, or another host has it and an older daemon came back.
+            (Told { openings: Some((6, 9)), ..usual() }, "lost writes"),
+            (Told { openings: Some((2, 4)), ..usual() }, "lost writes"),
         ] {
             assert!(first.differs_from(&other, 4096).is_some_and(|reason| reason.contains(why)), "{other:?}");
         }
-        let silent = Told { contents: None, ..usual() };
+        let silent = Told { contents: None, openings: None, ..usual() };
         assert_eq!(silent.differs_from(&first, 4096), None, "what was not said at first can not differ");
     }
 }

@@ -144,10 +144,12 @@ pub(crate) struct Accepted {
 pub(crate) async fn accept(
     store: &VolumeStore,
     (options, place): (&OpenOptions, &JournalOptions),
-    journal: Journal<AnyFiles>,
+    mut journal: Journal<AnyFiles>,
     replay: &Replay,
     (number, superblock): (&mut SuperblockNumber, &mut Superblock),
+    unbroken_since: Epoch,
 ) -> Result<Accepted, Error> {
+    let mut since = superblock.unbroken_since;
     let failed = |error| Error::journal(store.label(), error);
     let contained = match journal.opening().map_err(failed)? {
         // A log that was wound back has not what the journal's records were written over.
@@ -155,6 +157,10 @@ pub(crate) async fn accept(
         // Nor has an older copy of the volume.
         Some(later) if later >= superblock.epoch => None,
         _ => contained_by_log(superblock, replay, &journal).map_err(failed)?,
+    };
+    let continues = match place.boot() {
+        Some(boot) => journal.continues(&boot).map_err(failed)?,
+        None => false,
     };
     let accepted = match contained {
         Some(contained) => {
@@ -167,6 +173,10 @@ pub(crate) async fn accept(
                     if left.records > 0 {
                         let (records, bytes) = (left.records, left.bytes);
                         tracing::info!(volume = %store.label(), records, bytes, "the journal has what the log does not");
+                    }
+                    // Its writer was the last one, and what it wrote and did not sync is there.
+                    if continues && superblock.journal == Some(journal.id()) {
+                        since = Some(unbroken_since);
                     }
                     Accepted { journal, contained }
                 }
@@ -182,9 +192,13 @@ pub(crate) async fn accept(
         }
         None => anew(store, options, journal).map_err(failed)?,
     };
-    let accepted = begin_opening(store, place, accepted, superblock.epoch).await?;
-    if superblock.journal != Some(accepted.journal.id()) {
+    let mut accepted = begin_opening(store, place, accepted, superblock.epoch).await?;
+    if let Some(boot) = place.boot() {
+        accepted.journal.continues(&boot).map_err(failed)?;
+    }
+    if superblock.journal != Some(accepted.journal.id()) || superblock.unbroken_since != since {
         let named = superblock.clone().with_journal(Some(accepted.journal.id()));
+        let named = Superblock { unbroken_since: since, ..named };
         put_next(store, options, (number, superblock), named).await?;
     }
     Ok(accepted)

@@ -38,6 +38,11 @@ const SEGMENT_BYTES: u64 = 8 << 20;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const BOOT: &str = "boot-";
 
+/// Names this start of the host.
+pub(crate) fn boot_id() -> io::Result<String> {
+    fs::read_to_string(BOOT_ID).map(|id| id.trim().to_owned())
+}
+
 /// Where the processes of this host hand over to each other.
 #[derive(Clone)]
 pub struct HandoverOptions {
@@ -52,8 +57,7 @@ impl HandoverOptions {
     /// If the system does not say since when it runs (`/proc` is needed), or the directory can not be made or read: serve without, or
     /// choose another one.
     pub fn directory(path: &Path) -> io::Result<Self> {
-        let boot = fs::read_to_string(BOOT_ID)?;
-        let ours = format!("{BOOT}{}", boot.trim());
+        let ours = format!("{BOOT}{}", boot_id()?);
         let base: PathBuf = path.join(&ours);
         DirBuilder::new().recursive(true).mode(0o700).create(&base)?;
         for entry in fs::read_dir(path)? {
@@ -180,12 +184,13 @@ pub(crate) async fn accept(
 ) -> Result<Accepted, Error> {
     let failed = |error| Error::journal(store.label(), error);
     let Handover { place, journal } = handover;
-    let named = taken.handover_before == Some(journal.id()) && !options.accept_shorter_log;
+    let named = taken.before.handover == Some(journal.id()) && !options.accept_shorter_log;
     let contained = match named {
         true => contained_by_log(&taken.superblock, &taken.replay, &journal).map_err(failed)?,
         false => None,
     };
     let has_segments = journal.has_segments();
+    let mut unbroken_since = taken.superblock.unbroken_since;
     let size_bytes = taken.superblock.size_bytes;
     let checked = blocking(place.has_own_thread(), move || {
         let checked = contained.map(|contained| journal.check(contained));
@@ -196,6 +201,7 @@ pub(crate) async fn accept(
             if records > 0 {
                 tracing::info!(volume = %store.label(), records, bytes, "the process before left writes that the store does not have");
             }
+            unbroken_since = Some(taken.before.unbroken_since);
             Accepted { journal, contained: contained.unwrap_or(0) }
         }
         (journal, checked) => {
@@ -212,8 +218,8 @@ pub(crate) async fn accept(
     };
     let accepted = begin_opening(store, &place, accepted, taken.superblock.epoch).await?;
     let id = Some(accepted.journal.id());
-    if taken.superblock.handover != id {
-        let superblock = Superblock { handover: id, ..taken.superblock.clone() };
+    if (taken.superblock.handover, taken.superblock.unbroken_since) != (id, unbroken_since) {
+        let superblock = Superblock { handover: id, unbroken_since, ..taken.superblock.clone() };
         put_next(store, options, (&mut taken.number, &mut taken.superblock), superblock).await?;
     }
     Ok(accepted)

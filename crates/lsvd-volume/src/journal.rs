@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use crate::Error;
 use crate::core::Core;
+use crate::handover;
 
 /// The files behind a journal, whatever they are.
 pub(crate) type AnyFiles = Box<dyn Files + Send>;
@@ -90,6 +91,11 @@ impl JournalOptions {
     /// Whether its disk's work is done where it holds nobody up.
     pub(crate) fn has_own_thread(&self) -> bool {
         self.pause.is_none()
+    }
+
+    /// Names this start of its host; `None` where nobody can.
+    pub(crate) fn boot(&self) -> Option<String> {
+        if self.pause.is_some() { None } else { handover::boot_id().ok() }
     }
 
     /// Where it is, for people.

@@ -349,6 +349,7 @@ fn unreadable(options: &RemoveOptions) -> Superblock {
         log_begun_epoch: None,
         journal: None,
         handover: None,
+        unbroken_since: None,
         checkpoints: Vec::new(),
         condemned: Vec::new(),
         moments: Moments::default(),

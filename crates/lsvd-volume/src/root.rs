@@ -221,6 +221,7 @@ pub(crate) async fn put_first_superblock(
         log_begun_epoch: None,
         journal: None,
         handover: None,
+        unbroken_since: None,
         checkpoints: Vec::new(),
         condemned: Vec::new(),
         moments: Moments::default(),

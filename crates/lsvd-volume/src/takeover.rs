@@ -35,6 +35,15 @@ const SUPERBLOCKS_MANY: usize = 16;
 /// Stragglers moved at once.
 const ARCHIVE_AT_ONCE: usize = 8;
 
+/// What the superblock said that was replaced.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Before {
+    /// Where its writer's answered writes are.
+    pub(crate) handover: Option<JournalId>,
+    /// Who goes on with all of them is unbroken since this.
+    pub(crate) unbroken_since: Epoch,
+}
+
 /// A volume that is ours.
 #[derive(Debug)]
 pub(crate) struct TakenOver {
@@ -44,8 +53,7 @@ pub(crate) struct TakenOver {
     pub(crate) recovery: Recovery,
     /// The checkpoint that it was recovered from.
     pub(crate) base: Option<CheckpointRef>,
-    /// The handover that the superblock before named.
-    pub(crate) handover_before: Option<JournalId>,
+    pub(crate) before: Before,
     /// Checkpoints that the superblock names and that are of no use: the next one takes their place.
     pub(crate) unusable: Vec<CheckpointRef>,
 }
@@ -58,8 +66,8 @@ impl TakenOver {
         replay: Replay,
         recovery: Recovery,
     ) -> Self {
-        let (base, handover_before, unusable) = (None, None, Vec::new());
-        Self { number, superblock, replay, recovery, base, handover_before, unusable }
+        let (base, before, unusable) = (None, Before::default(), Vec::new());
+        Self { number, superblock, replay, recovery, base, before, unusable }
     }
 }
 
@@ -71,10 +79,10 @@ pub(crate) async fn take_over(
     known: (SuperblockNumber, Superblock),
 ) -> Result<TakenOver, Error> {
     let writer = WriterId((options.environment.random)());
-    let (number, superblock, handover_before) =
+    let (number, superblock, before) =
         raise_epoch(store, options, writer, (journal, handover), known).await?;
     let taken = end_older_writers(store, options, number, superblock).await;
-    match taken.map(|taken| TakenOver { handover_before, ..taken }) {
+    match taken.map(|taken| TakenOver { before, ..taken }) {
         Err(error @ (Error::Corrupt { .. } | Error::Missing { .. })) => {
             Err(fenced_or(store, number, error).await)
         }
@@ -115,7 +123,7 @@ async fn end_older_writers(
     }
     let recovery =
         Recovery { objects_processed, objects_archived, durable_number: fence, journal_records: 0 };
-    Ok(TakenOver { number, superblock, replay, recovery, base, handover_before: None, unusable })
+    Ok(TakenOver { number, superblock, replay, recovery, base, before: Before::default(), unusable })
 }
 
 /// The log of the older writers, which none of them can add to any more.
@@ -162,7 +170,7 @@ async fn raise_epoch(
     writer: WriterId,
     (ours, handover): (Option<JournalId>, Option<JournalId>),
     known: (SuperblockNumber, Superblock),
-) -> Result<(SuperblockNumber, Superblock, Option<JournalId>), Error> {
+) -> Result<(SuperblockNumber, Superblock, Before), Error> {
     let mut known = Some(known);
     loop {
         // The first time what is known may be old: then there is a higher one, and the next round reads that.
@@ -182,12 +190,15 @@ async fn raise_epoch(
         }
         let journal = in_use(store, options, &current, ours).await?;
         let number = highest.next();
-        let handover_before = current.handover;
+        let unbroken_since = current.unbroken_since.unwrap_or(current.epoch);
+        let before = Before { handover: current.handover, unbroken_since };
+        let closed = current.closed_at.is_some() && !options.accept_shorter_log;
         let log_reached = current.log_reached.max(current.closed_at).filter(|_| !options.accept_shorter_log);
         let mine = Superblock {
             epoch: Epoch(number.0),
             writer_id: writer,
             handover,
+            unbroken_since: closed.then_some(unbroken_since),
             closed_at: None,
             log_reached,
             written_unix_ms: (options.environment.now_unix_ms)(),
@@ -199,7 +210,7 @@ async fn raise_epoch(
         }
         // Mine may be a number that was pruned: then it counts for nothing, and the highest one is elsewhere.
         if store.superblock_numbers(Some(number)).await?.is_empty() {
-            return Ok((number, mine, handover_before));
+            return Ok((number, mine, before));
         }
     }
 }

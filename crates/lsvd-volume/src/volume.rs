@@ -74,6 +74,9 @@ pub struct VolumeDescription {
     pub journal: Option<JournalId>,
     /// A write that was answered outlives the process: see [`OpenOptions::handover`].
     pub hands_over: bool,
+    /// The first of the openings, up to this one's, of all of which everything that was answered is here. A client that was
+    /// answered by an earlier one, or by none of them, must not go on as if nothing had been.
+    pub unbroken_since: Epoch,
     /// The format of the objects that it writes. In format 1 there is no trim, and zeroes are written as data.
     pub append_format: ObjectFormat,
     /// The number with which the log went on after the last time that the volume was rolled back; `None` if it never was.
@@ -223,7 +226,15 @@ impl Volume {
         let (place, accepted) = match (journal, options.journal.clone(), left) {
             (Some(journal), Some(place), _) => {
                 let named = (&mut taken.number, &mut taken.superblock);
-                let accepted = accept(&store, (&options, &place), journal, &taken.replay, named).await?;
+                let accepted = accept(
+                    &store,
+                    (&options, &place),
+                    journal,
+                    &taken.replay,
+                    named,
+                    taken.before.unbroken_since,
+                )
+                .await?;
                 (place, accepted)
             }
             (_, _, Some(left)) => {
@@ -335,6 +346,7 @@ impl Volume {
             unsafe_single_writer: superblock.unsafe_single_writer,
             journal: flushing.map(|role| role.from.journal),
             hands_over: journal.is_some(),
+            unbroken_since: superblock.unbroken_since.unwrap_or(superblock.epoch),
             append_format: store.append_format(),
             rolled_back_at: superblock.moments.rollbacks.last().map(|last| last.next),
             recovery,

@@ -36,8 +36,13 @@ impl VolumeExport {
         let size_bytes = opened.size_bytes;
         // Whose contents these are, for clients that connect again by themselves: they change by writes alone while this stays.
         let since = served.as_of.or(opened.rolled_back_at).unwrap_or_default();
+        // And what of the answers of servers before this one is kept.
+        let openings = match opened.read_only {
+            true => String::new(),
+            false => format!(", openings {}-{}", opened.unbroken_since, opened.epoch),
+        };
         let description = format!(
-            "lsvd volume {} of {}, contents {}-{since}",
+            "lsvd volume {} of {}{openings}, contents {}-{since}",
             served.name,
             units::bytes_exact(size_bytes),
             opened.volume_id

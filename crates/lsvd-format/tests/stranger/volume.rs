@@ -113,6 +113,7 @@ impl Volume {
             log_begun_epoch: None,
             journal: None,
             handover: None,
+            unbroken_since: None,
             checkpoints: Vec::new(),
             condemned: Vec::new(),
             moments: Moments::default(),

@@ -333,7 +333,7 @@ fn a_real_directory_holds_a_journal() {
     let (mut writer, replayed) = open(Directory::open(&path).unwrap(), 0, LIMITS).unwrap();
     assert!(replayed.is_empty());
     let busy = Directory::open(&path).expect_err("it is locked");
-    assert_eq!(busy.kind(), std::io::ErrorKind::ResourceBusy);
+    assert_eq!(busy.kind(), ErrorKind::ResourceBusy);
     for record in 1..=20 {
         write(&mut writer, record, 0).unwrap();
     }

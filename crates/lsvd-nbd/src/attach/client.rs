@@ -35,6 +35,9 @@ const CONTENTS: &str = ", contents ";
 /// No answer to GO is near this long.
 const REPLY_BYTES_MAX: u32 = 64 << 10;
 
+/// What stands before the openings that it has all of, `SINCE-NOW`.
+const OPENINGS: &str = ", openings ";
+
 /// What the server says of the export.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Told {
@@ -42,6 +45,9 @@ pub(super) struct Told {
     pub(super) flags: u16,
     /// Whose contents it has: they change by writes alone while this stays. `None` where the server does not say.
     pub(super) contents: Option<String>,
+    /// The first and the last of the openings by its servers that it has everything of what they answered: the last one is that of this
+    /// server. `None` where it does not say.
+    pub(super) openings: Option<(u64, u64)>,
 }
 
 /// Why there is no connection.
@@ -175,7 +181,7 @@ fn shake_hands(stream: &mut (impl Read + Write), export: &str, option: u32) -> R
     request.extend(INFO_DESCRIPTION.to_be_bytes());
     stream.write_all(&request)?;
 
-    let (mut told, mut contents) = (None, None);
+    let (mut told, mut contents, mut openings) = (None, None, None);
     loop {
         if u64::from_be_bytes(take(stream)?) != OPTION_REPLY_MAGIC
             || u32::from_be_bytes(take(stream)?) != option
@@ -191,10 +197,13 @@ fn shake_hands(stream: &mut (impl Read + Write), export: &str, option: u32) -> R
         match kind {
             REPLY_ACK => {
                 let told = told.ok_or_else(|| protocol("it did not say how large the export is"))?;
-                return Ok(Told { contents, ..told });
+                return Ok(Told { contents, openings, ..told });
             }
             REPLY_INFO => {
-                contents = contents_info(&payload).or(contents);
+                if let Some(description) = description_info(&payload) {
+                    contents = contents_of(description).or(contents);
+                    openings = openings_of(description).or(openings);
+                }
                 told = export_info(&payload).or(told);
             }
             REPLY_UNKNOWN => return Err(ClientError::NoExport(export.to_owned())),
@@ -215,15 +224,24 @@ fn export_info(payload: &[u8]) -> Option<Told> {
         size_bytes: u64::from_be_bytes(*size),
         flags,
         contents: None,
+        openings: None,
     })
 }
 
-fn contents_info(payload: &[u8]) -> Option<String> {
+fn description_info(payload: &[u8]) -> Option<&str> {
     let (kind, description) = payload.split_first_chunk()?;
-    let description =
-        std::str::from_utf8(description).ok().filter(|_| u16::from_be_bytes(*kind) == INFO_DESCRIPTION)?;
+    std::str::from_utf8(description).ok().filter(|_| u16::from_be_bytes(*kind) == INFO_DESCRIPTION)
+}
+
+fn contents_of(description: &str) -> Option<String> {
     let (_, contents) = description.rsplit_once(CONTENTS)?;
     Some(contents.to_owned())
+}
+
+fn openings_of(description: &str) -> Option<(u64, u64)> {
+    let (before, _) = description.rsplit_once(CONTENTS)?;
+    let (since, now) = before.rsplit_once(OPENINGS)?.1.split_once('-')?;
+    Some((since.parse().ok()?, now.parse().ok()?))
 }
 
 fn take<const N: usize>(stream: &mut impl Read) -> io::Result<[u8; N]> {
@@ -276,14 +294,17 @@ mod tests {
         let said =
             [greeting(3), reply(REPLY_INFO, &export), reply(REPLY_INFO, &other), reply(REPLY_ACK, b"")];
         let told = against(&said.concat()).unwrap();
-        assert_eq!(told, Told { size_bytes: 1 << 40, flags: 0x16d, contents: None });
-        for (description, contents) in [
-            ("a disk of 1 TiB", None),
-            ("a disk, contents 7 of 1 TiB, contents 1f-295", Some("1f-295".to_owned())),
+        assert_eq!(told, Told { size_bytes: 1 << 40, flags: 0x16d, contents: None, openings: None });
+        for (description, contents, openings) in [
+            ("a disk of 1 TiB", None, None),
+            ("a disk, contents 7 of 1 TiB, contents 1f-295", Some("1f-295".to_owned()), None),
+            ("a disk, openings 9-12, contents 1f-295", Some("1f-295".to_owned()), Some((9, 12))),
+            ("a disk, openings 9, contents 1f-295", Some("1f-295".to_owned()), None),
         ] {
             let description = reply(REPLY_INFO, &described(description));
             let said = [greeting(3), description, reply(REPLY_INFO, &export), reply(REPLY_ACK, b"")];
-            assert_eq!(against(&said.concat()).unwrap().contents, contents);
+            let told = against(&said.concat()).unwrap();
+            assert_eq!((told.contents, told.openings), (contents, openings));
         }
     }
 

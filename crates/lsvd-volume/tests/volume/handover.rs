@@ -60,6 +60,32 @@ async fn what_a_killed_process_answered_is_there_for_who_reconnects() {
     assert_eq!(merged, *b"\0\0merged\0\0");
 }
 
+/// Who was answered by an earlier opening may go on with this one, or is told that it must not: across clean closes and handovers, and not
+/// across what was lost.
+#[tokio::test(start_paused = true)]
+async fn an_opening_says_whose_answers_it_has() {
+    let (world, disk) = (World::new().await, Disk::default());
+    let since = |volume: &Volume| volume.description().unbroken_since;
+    let first = open(&world, &disk).await;
+    let begun = since(&first);
+    assert_eq!(begun, first.description().epoch);
+    unflushed(&first, 1, 1).await;
+    crash(&world, first).await;
+    let second = open(&world, &disk).await;
+    assert_eq!(since(&second), begun, "handed over");
+    second.close().await.unwrap();
+    let third = open(&world, &Disk::default()).await;
+    assert_eq!(since(&third), begun, "closed, wherever it is opened then");
+    crash(&world, third).await;
+    let elsewhere = open(&world, &Disk::default()).await;
+    assert_eq!(since(&elsewhere), elsewhere.description().epoch, "what was answered may be lost");
+    crash(&world, elsewhere).await;
+    let without = world.open().await;
+    assert_eq!(since(&without), without.description().epoch);
+    without.close().await.unwrap();
+    assert_eq!(since(&world.open_read_only().await), since(&without));
+}
+
 /// A flush means the store: a host that dies takes nothing along that was flushed.
 #[tokio::test(start_paused = true)]
 async fn a_flush_still_waits_for_the_store() {

@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::info::SCHEMA_VERSION;
 use crate::cli::{Collecting, Gc, Upgrade};
 use crate::collection::{self, CollectionJson};
-use crate::control::ask;
 use crate::control::protocol::{self, GcTarget, Off};
+use crate::control::{ask, place};
 use crate::exit::Exit;
 use crate::store::{self, Errand, Place};
 use crate::{output, units};
@@ -98,6 +98,7 @@ async fn collect(place: &Place, common: &Collecting, goal: CollectionGoal) -> an
         io_timeout: common.patience.timeout,
         if_free: Some(common.if_free),
         unsafe_single_writer: common.unsafe_single_writer,
+        handover: place::handover_that_is_there(),
         upkeep: UpkeepOptions { delete_after: common.delete_after, ..UpkeepOptions::default() },
         ..OpenOptions::default()
     };

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::info::SCHEMA_VERSION;
 use crate::cli::Resize;
-use crate::control::ask;
 use crate::control::protocol::{self, ResizeAnswer};
+use crate::control::{ask, place};
 use crate::exit::Exit;
 use crate::store::{self, Errand, Place};
 use crate::{output, units};
@@ -49,6 +49,7 @@ async fn take_over(place: &Place, arguments: &Resize) -> anyhow::Result<ResizeAn
         io_timeout: arguments.patience.timeout,
         if_free: Some(arguments.if_free),
         unsafe_single_writer: arguments.unsafe_single_writer,
+        handover: place::handover_that_is_there(),
         ..OpenOptions::default()
     };
     let volume = Volume::open(place.bucket.clone(), options).await.map_err(|error| {

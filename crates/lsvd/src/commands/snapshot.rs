@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use super::info::SCHEMA_VERSION;
 use crate::cli::{ControlPlace, Keeping, SnapshotAct, SnapshotCreate, SnapshotGroup, SnapshotLs, SnapshotRm};
-use crate::control::ask;
 use crate::control::client::{Client, nobody};
 use crate::control::protocol;
+use crate::control::{ask, place};
 use crate::exit::{Exit, Usage};
 use crate::snapshots::{self, ChangedSnapshots, SnapshotJson};
 use crate::store::{self, Errand, Place};
@@ -145,6 +145,7 @@ async fn take_over(
         io_timeout: common.patience.timeout,
         if_free: Some(common.if_free),
         unsafe_single_writer: common.unsafe_single_writer,
+        handover: place::handover_that_is_there(),
         ..OpenOptions::default()
     };
     let opened = Volume::open(place.bucket.clone(), options).await;

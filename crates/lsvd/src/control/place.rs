@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use lsvd_volume::HandoverOptions;
 use tokio::net::{UnixListener, UnixSocket};
 use tokio::time::{Instant, sleep};
 
@@ -40,6 +41,14 @@ pub(crate) fn usual() -> PathBuf {
 /// Where daemons of this user hand over to each other, unless they are told another place.
 pub(crate) fn usual_handover() -> PathBuf {
     directory_of(runtime_dir()).join("handover")
+}
+
+/// What a daemon that was killed may have left, for a command that opens its volume next: `None` if daemons of this user have never
+/// handed over, or not here.
+pub(crate) fn handover_that_is_there() -> Option<HandoverOptions> {
+    let directory = usual_handover();
+    check_owner(&directory).ok()?;
+    HandoverOptions::directory(&directory).ok()
 }
 
 /// Where clients look: also where the system's daemons are.

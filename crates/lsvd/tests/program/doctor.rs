@@ -174,7 +174,10 @@ fn what_checkpoints_leave_over_is_told() {
     assert_eq!(kinds.len(), 2, "{told}");
     assert_eq!(kinds[0].0, "stray");
     assert_eq!(orphans[0]["names"], serde_json::json!(["log/0000000000000002"]));
-    assert_eq!(kinds[1], (&"checkpoint".into(), &1.into(), &100.into()));
+    // Beside what the daemon was killed at.
+    assert_eq!(kinds[1].0, "checkpoint");
+    let names = orphans[1]["names"].to_string();
+    assert!(names.contains("00000000000000a1-") && !names.contains("00000000000000a2-"), "{told}");
 }
 
 #[test]

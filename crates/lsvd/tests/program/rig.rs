@@ -1,7 +1,7 @@
 //! What the tests stand on: a directory of their own, the program, and daemons that never outlive their test.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{ErrorKind, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -79,7 +79,14 @@ pub(crate) fn lsvd(arguments: &[&str]) -> Ended {
 }
 
 pub(crate) fn run(command: &mut Command) -> Ended {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = loop {
+        match command.spawn() {
+            // A copy that was just written: another thread's child, which has not begun its own program yet, has it open.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            spawned => break spawned.unwrap(),
+        }
+    };
     let deadline = Instant::now() + PATIENCE;
     // The outputs of what runs here fit into a pipe, but for the licences: read while it runs.
     let stdout = drain(child.stdout.take().unwrap());
