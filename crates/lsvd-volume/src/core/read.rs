@@ -381,6 +381,8 @@ pub(super) async fn load_region(core: Arc<Core>, region: RegionIndex, place: Pla
                 }
                 if matches!(error, Error::Corrupt { .. } | Error::Missing { .. }) {
                     damaged_tries += 1;
+                    // Somebody may have brought the one before back.
+                    may_mend |= damaged_tries + 1 == DAMAGED_TRIES;
                     if !may_mend
                         && damaged_tries >= DAMAGED_TRIES
                         && core.give_up(region, place, &error).await
