@@ -118,6 +118,8 @@ pub struct Prefix {
     owed: BTreeMap<RegionIndex, SequenceNumber>,
     /// Whether blocks are lost, or were: then more is counted as live than the map points at.
     lossy: bool,
+    /// Regions that were lost here.
+    lost_regions: u64,
     /// Marked clean for a checkpoint that is not named yet.
     unsaved: BTreeSet<RegionIndex>,
     capture: Option<Capture>,
@@ -145,6 +147,7 @@ impl Prefix {
             counts_later: false,
             owed: BTreeMap::new(),
             lossy: false,
+            lost_regions: 0,
             unsaved: BTreeSet::new(),
             capture: None,
             known_from: first,
@@ -353,8 +356,14 @@ impl Prefix {
             // The next checkpoint says so; until then it stays in memory.
             self.unsaved.insert(region);
             self.lost_parts.insert(place.part);
+            self.lost_regions += 1;
             self.lossy = true;
         }
+    }
+
+    /// Regions that were lost since the checkpoint that this began with.
+    pub fn lost_regions(&self) -> u64 {
+        self.lost_regions
     }
 
     /// Whether blocks are lost, or were.

@@ -687,6 +687,7 @@ impl Core {
             corrupt_reads: fetch.corrupt_reads.load(Ordering::Relaxed),
             reloads: self.reloads.load(Ordering::Relaxed),
             mended_regions,
+            lost_regions: engine.prefix().lost_regions(),
             passed_over_objects,
             map_extents: engine.map_extents() as u64,
             map_bytes: engine.map_bytes(),

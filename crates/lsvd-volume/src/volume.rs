@@ -134,6 +134,9 @@ pub struct Stats {
     pub reloads: u64,
     /// Regions of the map that were damaged in the newest checkpoint, and made again from the one before and the log.
     pub mended_regions: u64,
+    /// Regions of the map that were lost, as every checkpoint of them was damaged: by this opening, or while the volume was
+    /// open. Their blocks are I/O errors until they are written or discarded.
+    pub lost_regions: u64,
     /// Log objects that collection found damaged and leaves alone, since the volume was opened.
     pub passed_over_objects: u64,
     /// Records in the extent map that are in memory.

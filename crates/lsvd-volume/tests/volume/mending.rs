@@ -352,6 +352,7 @@ async fn a_region_that_rotted_in_both_checkpoints_and_is_written_stalls_nobody()
     filled.expect("nothing hangs").unwrap();
     model.0[1].fill(9);
     until(|| volume.stats().buffered_bytes == 0).await;
+    assert_eq!(volume.stats().lost_regions, 1);
     check_lost(&volume, &model).await;
     let part = volume.write(2 * REGION * BLOCK + 5, Bytes::from_static(b"part"), false).await;
     assert!(matches!(part, Err(Error::Corrupt { .. })), "{part:?}");
@@ -360,6 +361,7 @@ async fn a_region_that_rotted_in_both_checkpoints_and_is_written_stalls_nobody()
 
     // The log behind the checkpoints needs the region: openings go on without it, too.
     for volume in [world.open_read_only().await, world.open_with(still).await] {
+        assert_eq!(volume.stats().lost_regions, 1);
         check_lost(&volume, &model).await;
     }
     // Checkpoints, deletion and collection go on.
@@ -379,6 +381,7 @@ async fn a_region_that_rotted_in_both_checkpoints_and_is_written_stalls_nobody()
     volume.audit().unwrap();
     drop(volume);
     for volume in [world.open_read_only().await, world.open_with(still).await] {
+        assert_eq!(volume.stats().lost_regions, 0, "the checkpoint says it");
         check_lost(&volume, &model).await;
         volume.audit().unwrap();
     }

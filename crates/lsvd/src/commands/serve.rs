@@ -125,6 +125,7 @@ async fn log_stats(volumes: &[Served], interval: Option<Duration>) -> Infallible
                 corrupt_reads = stats.corrupt_reads,
                 reloads = stats.reloads,
                 mended_regions = stats.mended_regions,
+                lost_regions = stats.lost_regions,
                 passed_over_objects = stats.passed_over_objects,
                 map_extents = stats.map_extents,
                 map_bytes = stats.map_bytes,
