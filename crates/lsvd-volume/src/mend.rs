@@ -6,6 +6,7 @@
 //! way stays an I/O error (rule 5).
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures::StreamExt;
 use lsvd_engine::{Place, Prefix, RegionContent, Replay};
@@ -17,6 +18,11 @@ use crate::Error;
 use crate::recovery::{HEADERS_AT_ONCE, prefix_of};
 use crate::regions::{read_regions, read_root, region_run};
 use crate::store::VolumeStore;
+
+/// A region is given up when it was found damaged so often, which takes some 8 seconds.
+pub(crate) const DAMAGED_TRIES: u32 = 5;
+/// Wait before the second time; each next wait is twice as long.
+pub(crate) const DAMAGED_WAIT_FIRST: Duration = Duration::from_millis(500);
 
 /// What was found damaged while the volume is open.
 #[derive(Debug, Default)]

@@ -17,8 +17,8 @@ use lsvd_format::{AnyHeader, ObjectIdentity, SequenceNumber, SuperblockNumber, n
 
 use crate::Error;
 use crate::checkpoint::CHECKPOINTS_KEPT;
-use crate::mend::{Rebuilt, check_length, fitted, rebuild, tell_loss};
-use crate::regions::{read_regions, read_root};
+use crate::mend::{DAMAGED_TRIES, DAMAGED_WAIT_FIRST, Rebuilt, check_length, fitted, rebuild, tell_loss};
+use crate::regions::{Loaded, read_regions, read_root};
 use crate::root::newest_readable;
 use crate::stamp::{self, Own};
 use crate::store::{ListedLog, VolumeStore};
@@ -308,8 +308,8 @@ pub(crate) async fn load_wanted(store: &VolumeStore, replay: &mut Replay) -> Res
 }
 
 /// Loads the regions that what was taken in changes, and applies it. One that is damaged is made again from the checkpoint
-/// before; if that can not be, it is lost, which is said, and nothing else is. Gives the checkpoints that have one that was
-/// made again.
+/// before; if that can not be, for as long as a store may be confused, it is lost, which is said, and nothing else is. Gives
+/// the checkpoints that have one that was made again.
 pub(crate) async fn load_or_lose(
     store: &VolumeStore,
     superblock: &Superblock,
@@ -321,37 +321,74 @@ pub(crate) async fn load_or_lose(
         if wanted.is_empty() {
             return Ok(poor);
         }
-        let places = wanted.into_iter().map(|region| (region, replay.prefix().place(region)));
-        let reads = futures::stream::iter(places.collect::<Vec<_>>())
-            .map(async |at| (at, read_regions(store, superblock.volume_id, vec![at]).await));
-        let mut reads = reads.buffer_unordered(HEADERS_AT_ONCE);
-        while let Some(((region, place), read)) = reads.next().await {
-            let content = read.and_then(|loaded| {
-                let content = loaded.into_iter().next().map(|(.., content)| content).unwrap_or_default();
-                let checked = replay.prefix().check_region(&content);
-                checked.map_err(|reason| store.corrupt(names::checkpoint_part(&place.part), reason))?;
-                Ok(content)
-            });
-            let error = match content {
-                Ok(content) => {
-                    replay.load(region, place, content);
-                    continue;
+        let mut missing: Vec<(RegionIndex, Place)> =
+            wanted.into_iter().map(|region| (region, replay.prefix().place(region))).collect();
+        let mut wait = DAMAGED_WAIT_FIRST;
+        for tries in 1.. {
+            let reads = futures::stream::iter(missing)
+                .map(async |at| (at, read_regions(store, superblock.volume_id, vec![at]).await));
+            let reads: Vec<_> = reads.buffer_unordered(HEADERS_AT_ONCE).collect().await;
+            let mut damaged = Vec::new();
+            for (at, read) in reads {
+                match bring(store, superblock, replay, at, read).await? {
+                    Brought::Whole(with_damage) => poor.extend(with_damage),
+                    Brought::Damaged(error) => damaged.push((at, error)),
                 }
-                Err(error @ (Error::Corrupt { .. } | Error::Missing { .. })) => error,
-                Err(error) => return Err(error),
-            };
-            match make_again(store, superblock, replay.prefix(), (region, place)).await {
-                Ok(Some((content, with_damage))) => {
-                    poor.extend(with_damage);
-                    replay.load(region, place, content);
-                }
-                Ok(None) | Err(Error::Corrupt { .. } | Error::Missing { .. }) => {
+            }
+            if tries == DAMAGED_TRIES {
+                for ((region, place), error) in damaged {
                     tell_loss(store, region, place, &error);
                     replay.lose(region, place);
                 }
-                Err(error) => return Err(error),
+                break;
             }
+            if damaged.is_empty() {
+                break;
+            }
+            missing = damaged.into_iter().map(|(at, _)| at).collect();
+            tokio::time::sleep(wait).await;
+            wait *= 2;
         }
+    }
+}
+
+/// What became of a region that was read.
+enum Brought {
+    /// It is there, and these checkpoints have it damaged.
+    Whole(Vec<CheckpointRef>),
+    /// It can not be read, nor made again.
+    Damaged(Error),
+}
+
+async fn bring(
+    store: &VolumeStore,
+    superblock: &Superblock,
+    replay: &mut Replay,
+    (region, place): (RegionIndex, Place),
+    read: Result<Vec<Loaded>, Error>,
+) -> Result<Brought, Error> {
+    let content = read.and_then(|loaded| {
+        let content = loaded.into_iter().next().map(|(.., content)| content).unwrap_or_default();
+        let checked = replay.prefix().check_region(&content);
+        checked.map_err(|reason| store.corrupt(names::checkpoint_part(&place.part), reason))?;
+        Ok(content)
+    });
+    let error = match content {
+        Ok(content) => {
+            replay.load(region, place, content);
+            return Ok(Brought::Whole(Vec::new()));
+        }
+        Err(error @ (Error::Corrupt { .. } | Error::Missing { .. })) => error,
+        Err(error) => return Err(error),
+    };
+    match make_again(store, superblock, replay.prefix(), (region, place)).await {
+        Ok(Some((content, with_damage))) => {
+            tracing::warn!("{error}; region {region} of the map was made again from the checkpoint before");
+            replay.load(region, place, content);
+            Ok(Brought::Whole(with_damage))
+        }
+        Ok(None) | Err(Error::Corrupt { .. } | Error::Missing { .. }) => Ok(Brought::Damaged(error)),
+        Err(error) => Err(error),
     }
 }
 

@@ -15,7 +15,9 @@ use tokio::sync::oneshot;
 
 use super::Core;
 use crate::Error;
-use crate::mend::{Rebuilt, check_length, fitted, has, lost, rebuild, tell_loss};
+use crate::mend::{
+    DAMAGED_TRIES, DAMAGED_WAIT_FIRST, Rebuilt, check_length, fitted, has, lost, rebuild, tell_loss,
+};
 use crate::moments::{Moment, recover_at};
 use crate::recovery::recover_newest;
 use crate::regions::{read_regions, read_root};
@@ -23,10 +25,8 @@ use crate::root::newest_readable;
 use crate::volume::{ExtentStatus, Piece};
 
 /// Wait between tries to read a region of the map when the store has failed for longer than its own retries last.
-const LOAD_RETRY_FIRST: Duration = Duration::from_millis(500);
+const LOAD_RETRY_FIRST: Duration = DAMAGED_WAIT_FIRST;
 const LOAD_RETRY_MAX: Duration = Duration::from_secs(5);
-/// A region that what is durable waits for is given up when it was found damaged so often, which takes some 8 seconds.
-const DAMAGED_TRIES: u32 = 5;
 
 /// How often a read is planned again because what it referred to was deleted.
 const PLANS_MAX: u32 = 3;

@@ -433,3 +433,26 @@ async fn two_checkpoints_with_one_damaged_region_each_lose_nothing() {
     }
     assert!(tried > 0);
 }
+
+/// A store that gives back wrong bytes for some seconds makes an opening wait, and loses nothing.
+#[tokio::test(start_paused = true)]
+async fn what_is_damaged_for_seconds_is_not_lost() {
+    let (world, mut model) = written(1).await;
+    let volume = world.open_with(still).await;
+    volume.write((2 * REGION + 1) * BLOCK, blocks(1, 251), true).await.unwrap();
+    model.0[2][1] = 251;
+    drop(volume);
+    rot_everywhere(&world, 2);
+    let opening = {
+        let bucket = world.bucket.clone();
+        let mut options = world.options();
+        still(&mut options);
+        tokio::spawn(async move { Volume::open(bucket, options).await })
+    };
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(!opening.is_finished());
+    rot_everywhere(&world, 2);
+    let volume = opening.await.unwrap().unwrap();
+    assert_eq!(volume.stats().lost_regions, 0);
+    model.check(&volume, 0..REGIONS).await;
+}
