@@ -62,6 +62,8 @@ pub(crate) struct Cloud {
     /// Superblock versions that were sent and have neither landed nor got lost.
     versions_in_flight: u64,
     chronicle: Chronicle,
+    /// The volume is being removed, or was.
+    removed: bool,
 }
 
 impl Cloud {
@@ -85,7 +87,18 @@ impl Cloud {
             copies: 0,
             versions_in_flight: 0,
             chronicle: Chronicle::default(),
+            removed: false,
         }
+    }
+
+    /// Somebody is to remove the volume: from now on deletes have other rules.
+    pub(crate) fn remove(&mut self) {
+        self.removed = true;
+    }
+
+    /// Whether the rules of a volume that is at work hold no more.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed
     }
 
     /// A superblock version was sent, or has landed or got lost.
@@ -321,23 +334,37 @@ impl Cloud {
 
     /// Rule 2: the same number never means two objects, not even after the first was archived.
     fn witness_number(&mut self, name: &str, bytes: &Bytes) {
+        let number = names::parse_log_object(relative(name));
+        // What somebody sent before the volume was removed may land where it was deleted: below all that the next one uses.
+        let late = self.removed && number.is_some_and(|number| self.is_below_anew(number));
         let before = self.log_ever.entry(name.to_owned()).or_insert_with(|| bytes.clone());
         // A newcomer that slept since it saw the log end there may put its fence where an object was collected. Nobody
         // reads numbers so low any more, and it sees a higher epoch before it does anything else.
-        let number = names::parse_log_object(relative(name));
         let collected = number.is_some_and(|number| self.ledger.has_condemned(number));
         let late_fence = collected && fence_of(bytes).is_some();
-        if before != bytes && !late_fence {
+        if before != bytes && !late_fence && !late {
             self.stage.accuse(Violation::new(2, format!("'{name}' was used twice for different objects")));
         }
+    }
+
+    /// Whether a number is below those of a volume that is made in the place of the one that is removed.
+    fn is_below_anew(&self, number: SequenceNumber) -> bool {
+        let first =
+            |newest: &Superblock| newest.removal.map_or(newest.log_first_number, |removal| removal.log_next);
+        self.ledger.newest().is_some_and(|newest| number < first(newest))
     }
 
     /// Rule 1: a journal in use is not given up unasked.
     fn witness_superblock(&mut self, name: &str, bytes: &Bytes, author: Author) {
         let Some(number) = names::parse_superblock(relative(name)) else { return };
         let before = self.ledger.newest_root();
-        self.witness_list(number, bytes);
-        if let Err(violation) = self.ledger.landed(number, bytes, (author, self.stage.tick())) {
+        if !self.removed {
+            self.witness_list(number, bytes);
+        }
+        // A volume that is removed has no journal and no snapshots any more.
+        if let Err(violation) = self.ledger.landed(number, bytes, (author, self.stage.tick()))
+            && !self.removed
+        {
             self.stage.accuse(violation);
         }
         self.deeds.checkpoints += u64::from(self.ledger.newest_root() != before);
@@ -368,6 +395,10 @@ impl Cloud {
     pub(crate) fn delete(&mut self, name: &str) {
         let Some(stored) = self.objects.get(name) else { return };
         let bytes = stored.bytes.clone();
+        if self.removed {
+            self.delete_of_removed(name);
+            return;
+        }
         if relative(name).starts_with(names::LOG_FOLDER) {
             let archived = self.folder(names::ARCHIVE_FOLDER).any(|(_, stored)| stored.bytes == bytes);
             let number =
@@ -400,6 +431,22 @@ impl Cloud {
         let newest = self.folder(names::SUPERBLOCK_FOLDER).last().map(|(newest, _)| newest.clone());
         if newest.as_deref() == Some(name) {
             self.stage.accuse(Violation::new(7, format!("the newest superblock '{name}' was deleted")));
+        }
+        self.objects.remove(name);
+    }
+
+    /// Rule 7: an object of a volume that is removed goes after a version has said so.
+    fn delete_of_removed(&mut self, name: &str) {
+        let said = self.folder(names::SUPERBLOCK_FOLDER).any(|(name, stored)| {
+            let version = names::parse_superblock(relative(name))
+                .and_then(|number| superblock::decode(number, &stored.bytes).ok());
+            version.is_some_and(|version| version.removal.is_some())
+        });
+        let condemned = names::parse_log_object(relative(name))
+            .is_none_or(|number| self.ledger.has_condemned(number) || said);
+        if !condemned {
+            let what = format!("'{name}' was deleted before a version said that the volume is removed");
+            self.stage.accuse(Violation::new(7, what));
         }
         self.objects.remove(name);
     }

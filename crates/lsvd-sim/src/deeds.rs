@@ -44,6 +44,8 @@ pub struct Deeds {
     pub moments_read: u64,
     /// Rollbacks.
     pub rollbacks: u64,
+    /// Volumes that were removed at the end, and made anew.
+    pub removals: u64,
 }
 
 impl AddAssign for Deeds {
@@ -66,6 +68,7 @@ impl AddAssign for Deeds {
         self.removed_snapshots += other.removed_snapshots;
         self.moments_read += other.moments_read;
         self.rollbacks += other.rollbacks;
+        self.removals += other.removals;
     }
 }
 
@@ -86,6 +89,7 @@ impl fmt::Display for Deeds {
             removed_snapshots,
             moments_read,
             rollbacks,
+            removals,
             ..
         } = self;
         write!(
@@ -93,7 +97,7 @@ impl fmt::Display for Deeds {
             "{checkpoints} checkpoints ({damaged} damaged, {fallbacks} openings with the one before, {mended} regions mended, {compared} compared with \
              it), {moved_blocks} blocks moved in {moved_objects} objects, {deleted_objects} log and {deleted_parts} \
              checkpoint objects deleted, {region_reads} regions read ({absent_regions} seen absent), {reloads} reloads, shrunk {shrunk} times and \
-             grown {grown}, {snapshots} snapshots made and {removed_snapshots} removed, {moments_read} moments read, {rollbacks} rollbacks"
+             grown {grown}, {snapshots} snapshots made and {removed_snapshots} removed, {moments_read} moments read, {rollbacks} rollbacks, {removals} removals"
         )
     }
 }

@@ -21,6 +21,7 @@ mod looks;
 mod mutation;
 pub mod oracle;
 mod process;
+mod remover;
 mod resizer;
 mod rng;
 mod roller;

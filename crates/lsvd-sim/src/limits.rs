@@ -10,9 +10,9 @@ use crate::scene::Settings;
 use crate::weather::{SsdWeather, Weather};
 
 /// What can be left out besides the happenings of `happenings`: of the weather, and of the plot.
-const PARTS: [&str; 15] = [
+const PARTS: [&str; 16] = [
     "slow", "fails", "silent", "late", "conflict", "damage", "outage", "ssd", "second", "doom", "ambush",
-    "look", "resize", "snapshot", "rollback",
+    "look", "resize", "snapshot", "rollback", "remove",
 ];
 
 /// Ceilings and omissions; none by default.

@@ -152,6 +152,9 @@ impl Link {
         if [names::LOG_FOLDER, names::CHECKPOINT_FOLDER].iter().all(|folder| !in_folder(name, folder)) {
             return;
         }
+        if lock(&self.0.cloud).is_removed() {
+            return;
+        }
         if let Err(why) = lock(&self.0.looks).check_delete() {
             let what = format!("p{} deletes '{}', and {why}", self.0.process, relative(name));
             self.0.stage.accuse(Violation::new(9, what));

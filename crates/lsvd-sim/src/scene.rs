@@ -283,6 +283,10 @@ impl Scene {
 
     /// An error that nothing in this run can be the reason of.
     pub(crate) fn check_error(&self, who: &str, error: &Error) {
+        // Nothing is owed to who finds a volume that was removed, or another one in its place.
+        if lock(&self.world.cloud).is_removed() {
+            return;
+        }
         let hosts_failed = || self.hosts.iter().any(|host| host.has_failed());
         let rule = match error {
             Error::Journal { source, .. } => match **source {

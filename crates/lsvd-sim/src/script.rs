@@ -14,6 +14,7 @@ use crate::happenings::befall;
 use crate::link::{Gate, Link, Rights};
 use crate::oracle::Violation;
 use crate::process::{Phase, Process, Role, look};
+use crate::remover::remove_and_make_anew;
 use crate::rng::Rng;
 use crate::roller;
 use crate::scene::{Scene, Settings, words};
@@ -213,6 +214,10 @@ async fn finish(scene: &Arc<Scene>, rng: &mut Rng, (cast, rollers): (&[Arc<Proce
     }
     compare(scene).await;
     read_all(scene, &mut scene.rng(37, 0)).await;
+    let mut removal = scene.rng(38, 0);
+    if removal.chance(400) && !scene.limits.leaves_out("remove") {
+        remove_and_make_anew(scene, &mut removal).await;
+    }
     let (requests, log, archive) = {
         let cloud = lock(&scene.world.cloud);
         (cloud.requests(), cloud.count(names::LOG_FOLDER), cloud.count(names::ARCHIVE_FOLDER))
