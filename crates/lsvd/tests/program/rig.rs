@@ -1,7 +1,7 @@
 //! What the tests stand on: a directory of their own, the program, and daemons that never outlive their test.
 
 use std::fs;
-use std::io::{ErrorKind, BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;

@@ -59,6 +59,12 @@ pub(super) const CASES: &[Entry] = &[
         Needs::Vm,
         rollback,
     ),
+    (
+        "kernel-lost",
+        "nor to a daemon that has not all that the killed one had answered (rule 1)",
+        Needs::VmLong,
+        lost,
+    ),
     ("virtio-restarts", "the same on virtio-blk over QEMU's NBD client", Needs::Vm, virtio_restarts),
     ("kernel-control", "a server that ignores flushes is caught by the same check", Needs::Vm, control),
 ];
@@ -359,19 +365,44 @@ fn rollback(world: &World) -> Result<()> {
         world.run_lsvd(&["rollback", &url, "--to", "then", "--yes", "--if-free", "1s", "--no-control"])?;
     ensure!(back.code() == 0, "not rolled back: {}", back.stderr);
     let daemon = stage.serve()?;
+    stays_away(&stage, &control, &machine, "it has other contents")?;
+    drop(machine);
+    daemon.close()
+}
+
+/// The next daemon has not what the one before had answered and nobody flushed.
+fn lost(world: &World) -> Result<()> {
+    world.create("db1", "1G")?;
+    let stage = Stage { connections: 2, ..Stage::new(world, "kernel", "ext4")? };
+    let control = world.dir.join("control").display().to_string();
+    let flags = ["--no-handover", "--control", &control].map(str::to_owned).to_vec();
+    let stage = Stage { flags, ..stage };
+    std::fs::create_dir_all(&control)?;
+    let daemon = stage.serve()?;
+    let mut machine = stage.boot("endure")?;
+    stage.wait_for_records(&mut machine, RECORDS)?;
+    daemon.kill();
+    let daemon = stage.serve()?;
+    stays_away(&stage, &control, &machine, "it has lost writes")?;
+    drop(machine);
+    daemon.close()
+}
+
+/// `lsvd attach` refuses to connect again, in these words, and nothing is asked of the daemon.
+fn stays_away(stage: &Stage, control: &str, machine: &Machine, words: &str) -> Result<()> {
+    let world = stage.world;
     let attach = stage.out.join("attach-endure.log");
-    let refused =
-        || std::fs::read_to_string(&attach).is_ok_and(|said| said.contains("it has other contents"));
+    let refused = || std::fs::read_to_string(&attach).is_ok_and(|said| said.contains(words));
     shell::wait_until("lsvd attach refuses to connect again", LIMIT, refused)
         .with_context(|| machine.said())?;
-    let status = world.run_lsvd(&["status", &url, "--json", "--control", &control])?;
+    let url = world.url(&stage.volume);
+    let status = world.run_lsvd(&["status", &url, "--json", "--control", control])?;
     let status: serde_json::Value = serde_json::from_str(&status.stdout).context("status prints JSON")?;
     let requests = &status["daemons"][0]["volumes"][0]["requests"];
     for kind in ["read", "write", "flush", "trim", "zeroes"] {
         ensure!(requests[kind]["requests"] == 0, "the device came back: {requests}");
     }
-    drop(machine);
-    daemon.close()
+    Ok(())
 }
 
 /// nbdkit with a cache that ignores flushes, over a file with an empty file system.
