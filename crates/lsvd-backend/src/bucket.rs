@@ -4,8 +4,11 @@
 //! attempts each. Invariants: `None` and the end of a listing are definite answers (rule 4); a range that is returned
 //! has exactly the bytes that were asked for (rule 5); nothing here is cached.
 
+mod beside;
+
 use std::fmt;
 use std::ops::Range;
+use std::path::Path as FsPath;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -77,6 +80,8 @@ pub struct Bucket {
     store: Arc<dyn ObjectStore>,
     traits: Traits,
     prefix: Path,
+    /// The directory that is the whole store, if it is one: what lies beside it is another store.
+    folder: Option<Arc<FsPath>>,
     label: Arc<str>,
     retry: RetryPolicy,
     jitter: Arc<Jitter>,
@@ -132,6 +137,7 @@ impl Bucket {
             store,
             traits,
             prefix,
+            folder: None,
             label: Arc::from(label),
             retry,
             jitter: Arc::new(Jitter::ambient()),

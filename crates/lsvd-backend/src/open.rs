@@ -85,7 +85,11 @@ impl Bucket {
             })?,
         };
         let traits = Traits { protocol, lists_in_order: true, renewable };
-        Ok(Bucket::assemble(store, traits, prefix, label))
+        let bucket = Bucket::assemble(store, traits, prefix, label);
+        Ok(match url.scheme() {
+            Scheme::File => bucket.in_folder(FsPath::new(&format!("/{}", url.path()))),
+            _ => bucket,
+        })
     }
 }
 

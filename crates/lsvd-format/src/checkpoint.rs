@@ -15,8 +15,8 @@ mod root;
 pub use part::{PART_BYTES_MAX, PART_HEAD_BYTES, PART_MAGIC, PartHead, decode_part_head, encode_part_head};
 pub use region::{REGION_BYTES_MAX, REGION_BYTES_MIN, RegionRun, RunContent, decode_region, encode_region};
 pub use root::{
-    ContainedRecord, LastDataRecord, ROOT_HEAD_BYTES, ROOT_MAGIC, RegionPlace, Root, RootObject, RootPart,
-    SkippedRange, decode_root, encode_root,
+    ContainedRecord, LastDataRecord, ROOT_HEAD_BYTES, ROOT_MAGIC, RegionPlace, Root, RootObject, RootParent,
+    RootPart, SkippedRange, decode_root, encode_root,
 };
 
 use std::fmt;

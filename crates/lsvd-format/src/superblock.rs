@@ -10,6 +10,7 @@
 mod line;
 mod moments;
 mod named;
+mod parents;
 mod pins;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub use moments::{
     SNAPSHOT_NAME_BYTES_MAX, SNAPSHOTS_MAX, SizeSince, Snapshot, check_snapshot_name,
 };
 pub use named::{CheckpointRef, NumberRange};
+pub use parents::{FEATURE_CLONE, FEATURE_CLONED, PARENTS_MAX, PATH_BYTES_MAX, Parent, PinnedFor};
 pub use pins::Pins;
 
 use crate::wire::len_bytes;
@@ -38,6 +40,8 @@ pub const FEATURES_KNOWN: &[&str] = &[
     FEATURE_SNAPSHOT,
     FEATURE_ROLLBACK,
     FEATURE_RESIZE,
+    FEATURE_CLONE,
+    FEATURE_CLONED,
     FEATURE_REMOVED,
     FEATURE_LOST_BLOCKS,
 ];
@@ -119,6 +123,10 @@ pub struct Superblock {
     /// What is kept beside the present. Set it by [`Superblock::with_moments`].
     #[serde(flatten)]
     pub moments: Moments,
+    /// The volumes that it shares objects with, if it is a clone: the one that it was cloned from last, before it the one that
+    /// that one was cloned from, and so on. Set them by [`Superblock::with_parents`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<Parent>,
     /// Present since the volume's removal began: nobody opens it any more. Set it by [`Superblock::with_removal`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal: Option<Removal>,
@@ -157,7 +165,7 @@ impl Superblock {
     pub fn with_removal(mut self, removal: Option<Removal>) -> Self {
         if let Some(Removal { log_next, finished: true, .. }) = removal {
             self = self.with_layout(None).with_journal(None).with_checkpoints(Vec::new());
-            self = self.with_moments(Moments::default());
+            self = self.with_moments(Moments::default()).with_parents(Vec::new());
             self.log_first_number = log_next;
             (self.closed_at, self.log_reached, self.log_begun_epoch) = (None, None, None);
             (self.handover, self.unbroken_since) = (None, None);
@@ -280,6 +288,7 @@ impl Superblock {
                 return Err("a volume that is gone has no log_layout".to_owned());
             }
         }
+        self.check_parents()?;
         self.check_checkpoints()?;
         self.check_moments()?;
         self.check_condemned()

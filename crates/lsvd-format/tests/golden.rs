@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use lsvd_format::checkpoint::{
     CheckpointStamp, ContainedRecord, LastDataRecord, PartHead, PartId, RegionIndex, RegionPlace, RegionRun,
-    Root, RootObject, RootPart, RunContent, SkippedRange, Slot, decode_part_head, decode_region, decode_root,
-    encode_part_head, encode_region, encode_root,
+    Root, RootObject, RootParent, RootPart, RunContent, SkippedRange, Slot, decode_part_head, decode_region,
+    decode_root, encode_part_head, encode_region, encode_root,
 };
 use lsvd_format::journal::{RecordHeader, RecordKind, payload_checksum};
 use lsvd_format::log_object::{Entry, Header, Source, decode_frames, encode_frames};
 use lsvd_format::superblock::{
-    self, CheckpointRef, Moments, NumberRange, Removal, Rollback, SizeSince, Snapshot, Superblock,
+    self, CheckpointRef, Moments, NumberRange, Parent, PinnedFor, Removal, Rollback, SizeSince, Snapshot,
+    Superblock,
 };
 use lsvd_format::{
     AnyHeader, BlockOrdinal, Epoch, Extent, JournalId, JournalPosition, LogLayout, ObjectFormat,
@@ -132,6 +133,7 @@ fn superblock_value() -> Superblock {
         checkpoints: Vec::new(),
         condemned: Vec::new(),
         moments: Moments::default(),
+        parents: Vec::new(),
         removal: None,
         written_unix_ms: 1_700_000_000_789,
         written_by: "lsvd 0.1.0".to_owned(),
@@ -169,6 +171,7 @@ fn superblock_version_with_moments() {
         size_bytes: 1 << 39,
         created_unix_ms: 1_700_000_000_321,
         automatic,
+        clone: None,
     };
     let moments = Moments {
         snapshots: vec![
@@ -363,6 +366,7 @@ fn root() -> Root {
     let skipped = |fence, next| SkippedRange { fence: SequenceNumber(fence), next: SequenceNumber(next) };
     Root {
         volume: volume(),
+        parents: Vec::new(),
         stamp: stamp(),
         part: own,
         volume_blocks: 1 << 28,
@@ -398,6 +402,52 @@ fn checkpoint_root() {
     encode_root(&root(), &mut encoded);
     let stored = golden("checkpoint_root.bin", &encoded);
     assert_eq!(decode_root(volume(), parts()[0], &stored), Ok(root()));
+}
+
+/// A clone of a clone: the first object is the farther volume's, the third the nearer one's.
+#[test]
+fn checkpoint_root_of_a_clone() {
+    let (far, near) = (VolumeId(counting(0x11)), VolumeId(counting(0x21)));
+    let mut root = root();
+    root.parents = vec![
+        RootParent { volume: far, until: SequenceNumber(0x0101_0202) },
+        RootParent { volume: near, until: SequenceNumber(0x0101_0203) },
+    ];
+    root.skipped.remove(0);
+    root.objects[0].identity.volume = far;
+    root.objects[2].identity =
+        ObjectIdentity { volume: near, epoch: Epoch(0x0807), ..root.objects[2].identity };
+    root.parts[0].part = PartId { as_of: SequenceNumber(0x0101_0203), epoch: Epoch(0x0808), serial: 9 };
+    let mut encoded = Vec::new();
+    encode_root(&root, &mut encoded);
+    let stored = golden("checkpoint_root_clone.bin", &encoded);
+    assert_eq!(decode_root(volume(), parts()[0], &stored), Ok(root));
+}
+
+#[test]
+fn superblock_version_of_a_clone_that_was_cloned() {
+    let number = SuperblockNumber(0x24);
+    let layout = LogLayout { prefix: "old/".to_owned(), name_digits: 8, append_format: ObjectFormat::V2 };
+    let parent = |volume, path: &str, as_of, log_layout| Parent {
+        volume_id: VolumeId(counting(volume)),
+        path: path.to_owned(),
+        as_of: SequenceNumber(as_of),
+        log_layout,
+    };
+    let snapshot = Snapshot {
+        name: "clone-a0a1a2a3a4a5a6a7".to_owned(),
+        as_of: SequenceNumber(0x41),
+        base: None,
+        size_bytes: 1 << 39,
+        created_unix_ms: 1_700_000_000_321,
+        automatic: false,
+        clone: Some(PinnedFor { volume_id: VolumeId(counting(0xa0)), path: "../tests/c".to_owned() }),
+    };
+    let value = Superblock { log_first_number: SequenceNumber(0x31), ..superblock_value() }
+        .with_moments(Moments { snapshots: vec![snapshot], ..Moments::default() })
+        .with_parents(vec![parent(0x11, "../../a", 0x20, Some(layout)), parent(0x21, "../b", 0x30, None)]);
+    let stored = golden("superblock_clone.json", &superblock::encode(number, &value));
+    assert_eq!(superblock::decode(number, &stored), Ok(value));
 }
 
 #[test]

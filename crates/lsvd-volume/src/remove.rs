@@ -353,6 +353,7 @@ fn unreadable(options: &RemoveOptions) -> Superblock {
         checkpoints: Vec::new(),
         condemned: Vec::new(),
         moments: Moments::default(),
+        parents: Vec::new(),
         removal: None,
         written_unix_ms: 0,
         written_by: written_by(),

@@ -89,6 +89,7 @@ mod tests {
             size_bytes: 4096,
             created_unix_ms: NEW_YEAR_MS + hour * HOUR_MS,
             automatic,
+            clone: None,
         }
     }
 

@@ -141,6 +141,7 @@ pub async fn rollback(bucket: &Bucket, moment: &Moment, options: OpenOptions) ->
         size_bytes: superblock.size_bytes,
         created_unix_ms: now_unix_ms,
         automatic: true,
+        clone: None,
     };
     let checkpoints = kept(&superblock, &superblock.line(to), recovered.base);
     let mut moments = superblock.moments.clone();

@@ -225,6 +225,7 @@ pub(crate) async fn put_first_superblock(
         checkpoints: Vec::new(),
         condemned: Vec::new(),
         moments: Moments::default(),
+        parents: Vec::new(),
         removal: None,
         written_unix_ms: (environment.now_unix_ms)(),
         written_by: written_by(),

@@ -204,7 +204,7 @@ fn snapshot_of(
     // One that shrank since the number was sealed had more then.
     let size_bytes = superblock.size_bytes.max(superblock.size_bytes_at(&superblock.line(as_of)));
     let (name, created_unix_ms) = (name.to_owned(), superblock.written_unix_ms);
-    Ok(Snapshot { name, as_of, base, size_bytes, created_unix_ms, automatic })
+    Ok(Snapshot { name, as_of, base, size_bytes, created_unix_ms, automatic, clone: None })
 }
 
 /// There is a snapshot of this name.

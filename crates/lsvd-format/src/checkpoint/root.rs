@@ -5,7 +5,8 @@
 //! 2. a slot, a number, an epoch's writer, a part and a region are each there once;
 //! 3. `live_blocks <= payload_blocks`, and an object without live blocks says when the last one died;
 //! 4. every region lies within the volume, and its bytes within their part;
-//! 5. the next number is the one behind the object that it is as of: one more, or what the fence says.
+//! 5. the next number is the one behind the object that it is as of: one more, or what the fence says;
+//! 6. whose an object or a part is, its number says: up to where the volume was cloned it is a parent's.
 
 mod bytes;
 #[cfg(test)]
@@ -30,6 +31,8 @@ use crate::{
 pub struct Root {
     /// The volume.
     pub volume: VolumeId,
+    /// The volumes that it shares objects and parts with, if it is a clone: ascending by `until`.
+    pub parents: Vec<RootParent>,
     /// The log object that the checkpoint is as of.
     pub stamp: CheckpointStamp,
     /// The part that holds this root.
@@ -52,6 +55,15 @@ pub struct Root {
     pub parts: Vec<RootPart>,
     /// Where the regions are that have a run: ascending.
     pub regions: Vec<RegionPlace>,
+}
+
+/// A volume that a clone shares objects and parts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RootParent {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// What has this number or one below, and above the parent's before, is this volume's.
+    pub until: SequenceNumber,
 }
 
 /// What the last object of the log that is no fence says.
@@ -132,11 +144,41 @@ pub struct RegionPlace {
 impl Root {
     /// The invariants that are about values, for both directions.
     fn check(&self) -> Result<(), String> {
+        self.check_parents()?;
         self.check_stamp()?;
         self.check_log()?;
         self.check_objects()?;
         self.check_parts()?;
         self.check_regions()
+    }
+
+    /// The first number that can be this volume's own: below are its parents'.
+    pub fn own_from(&self) -> SequenceNumber {
+        self.parents.last().map_or(SequenceNumber(0), |parent| parent.until.next())
+    }
+
+    /// The volume that an object or a part with this number belongs to.
+    pub fn volume_of(&self, number: SequenceNumber) -> VolumeId {
+        let at = self.parents.partition_point(|parent| parent.until < number);
+        self.parents.get(at).map_or(self.volume, |parent| parent.volume)
+    }
+
+    fn check_parents(&self) -> Result<(), String> {
+        if !self.parents.is_sorted_by(|a, b| a.until < b.until) {
+            return Err("the parents are not in the order of their numbers".to_owned());
+        }
+        let mut volumes: Vec<VolumeId> = self.parents.iter().map(|parent| parent.volume).collect();
+        volumes.push(self.volume);
+        volumes.sort_unstable();
+        if volumes.windows(2).any(|two| two[0] == two[1]) {
+            return Err("a volume is named twice".to_owned());
+        }
+        match self.parents.last() {
+            Some(last) if last.until >= self.part.as_of => {
+                Err(format!("a parent up to {} in a root as of {}", last.until, self.part.as_of))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_stamp(&self) -> Result<(), String> {
@@ -220,11 +262,12 @@ impl Root {
     fn check_object(&self, object: &RootObject) -> Result<(), String> {
         let ObjectIdentity { volume, epoch, writer, number } = object.identity;
         let CheckpointStamp { as_of, .. } = self.stamp;
-        if volume != self.volume {
+        if volume != self.volume_of(number) {
             return Err(format!("object {number} is of another volume, {volume}"));
         }
         let least = if object.format == ObjectFormat::V1 { 0 } else { 1 };
-        if !(least..=as_of.0).contains(&number.0) || !(least..=self.stamp.epoch.0).contains(&epoch.0) {
+        let newest = if volume == self.volume { self.stamp.epoch.0 } else { NUMBER_MAX };
+        if !(least..=as_of.0).contains(&number.0) || !(least..=newest).contains(&epoch.0) {
             return Err(format!("object {number} of epoch {epoch} in a checkpoint as of {as_of}"));
         }
         if number == as_of && (epoch, writer) != (self.stamp.epoch, self.stamp.writer) {
@@ -254,7 +297,8 @@ impl Root {
         let mut seen = BTreeSet::new();
         for RootPart { part, object_bytes } in &self.parts {
             part.check()?;
-            if part.as_of > self.part.as_of || part.epoch > self.part.epoch {
+            let is_own = part.as_of >= self.own_from();
+            if part.as_of > self.part.as_of || is_own && part.epoch > self.part.epoch {
                 return Err(format!("part {part} is newer than the root"));
             }
             if !(PART_HEAD_BYTES as u64..=PART_BYTES_MAX).contains(object_bytes) {
@@ -299,6 +343,9 @@ fn check_order(before: &RootObject, after: &RootObject) -> Result<(), String> {
     let (one, other) = (&before.identity, &after.identity);
     if one.number == other.number {
         return Err(format!("object {} is named twice", one.number));
+    }
+    if one.volume != other.volume {
+        return Ok(()); // each has epochs of its own
     }
     if one.epoch > other.epoch || (one.epoch == other.epoch && one.writer != other.writer) {
         let (epoch, writer) = (other.epoch, other.writer);

@@ -9,6 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::named::CheckpointRef;
+use super::parents::{FEATURE_CLONED, PinnedFor, check_path};
 use super::{Line, Superblock};
 use crate::{BLOCK_BYTES, Epoch, NUMBER_MAX, SequenceNumber, VOLUME_BYTES_MAX};
 
@@ -63,6 +64,9 @@ pub struct Snapshot {
     /// It was made by a schedule, or before a rollback, and may go by the schedule's rules.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub automatic: bool,
+    /// The clone that it is kept for: it goes when that needs it no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clone: Option<PinnedFor>,
 }
 
 /// From here on the log followed another moment than the one before.
@@ -114,6 +118,7 @@ impl Superblock {
     pub fn with_moments(mut self, moments: Moments) -> Self {
         let Moments { snapshots, rollbacks, sizes, .. } = &moments;
         set_feature(&mut self.features_to_write, FEATURE_SNAPSHOT, !snapshots.is_empty());
+        set_feature(&mut self.features_to_write, FEATURE_CLONED, has_clones(snapshots));
         set_feature(&mut self.features_to_read, FEATURE_ROLLBACK, !rollbacks.is_empty());
         set_feature(&mut self.features_to_read, FEATURE_RESIZE, !sizes.is_empty());
         self.moments = moments;
@@ -136,6 +141,11 @@ impl Superblock {
         }
         let moments = Moments { sizes, ..std::mem::take(&mut self.moments) };
         Self { size_bytes, ..self }.with_moments(moments)
+    }
+
+    /// The snapshots that are kept for clones.
+    pub fn pinned_for_clones(&self) -> impl Iterator<Item = (&Snapshot, &PinnedFor)> {
+        self.moments.snapshots.iter().filter_map(|snapshot| Some((snapshot, snapshot.clone.as_ref()?)))
     }
 
     /// The snapshot with a name.
@@ -170,6 +180,7 @@ impl Superblock {
         let Moments { snapshots, rollbacks, sizes, .. } = &self.moments;
         for (features, feature, there) in [
             (&self.features_to_write, FEATURE_SNAPSHOT, !snapshots.is_empty()),
+            (&self.features_to_write, FEATURE_CLONED, has_clones(snapshots)),
             (&self.features_to_read, FEATURE_ROLLBACK, !rollbacks.is_empty()),
             (&self.features_to_read, FEATURE_RESIZE, !sizes.is_empty()),
         ] {
@@ -239,8 +250,9 @@ impl Superblock {
     }
 
     fn check_snapshot(&self, snapshot: &Snapshot) -> Result<(), String> {
-        let Snapshot { name, as_of, base, size_bytes, .. } = snapshot;
+        let Snapshot { name, as_of, base, size_bytes, clone, .. } = snapshot;
         check_snapshot_name(name)?;
+        clone.as_ref().map_or(Ok(()), |clone| check_path(&clone.path))?;
         check_size(*size_bytes)?;
         if *as_of < self.log_first_number || as_of.0 > NUMBER_MAX {
             return Err(format!("snapshot {name:?} is as of {as_of}"));
@@ -267,8 +279,12 @@ fn check_size(size_bytes: u64) -> Result<(), String> {
     Ok(())
 }
 
+fn has_clones(snapshots: &[Snapshot]) -> bool {
+    snapshots.iter().any(|snapshot| snapshot.clone.is_some())
+}
+
 /// Has a feature in a list, or not.
-fn set_feature(features: &mut Vec<String>, feature: &str, there: bool) {
+pub(super) fn set_feature(features: &mut Vec<String>, feature: &str, there: bool) {
     features.retain(|known| known != feature);
     features.extend(there.then(|| feature.to_owned()));
 }

@@ -28,6 +28,7 @@ fn example() -> Superblock {
         checkpoints: Vec::new(),
         condemned: Vec::new(),
         moments: Moments::default(),
+        parents: Vec::new(),
         removal: None,
         written_unix_ms: 1_700_000_000_000,
         written_by: "lsvd 0.1.0".to_owned(),
@@ -148,6 +149,7 @@ fn snapshot(name: &str, as_of: u64, base: Option<CheckpointRef>) -> Snapshot {
         size_bytes: 1 << 30,
         created_unix_ms: 1_700_000_000_000,
         automatic: false,
+        clone: None,
     }
 }
 
@@ -546,6 +548,7 @@ fn any_superblock() -> impl Strategy<Value = (SuperblockNumber, Superblock)> {
                 checkpoints: Vec::new(),
                 condemned,
                 moments: Moments::default(),
+                parents: Vec::new(),
                 removal: None,
                 written_unix_ms: ms,
                 written_by: by,

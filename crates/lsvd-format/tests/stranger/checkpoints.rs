@@ -40,6 +40,7 @@ impl Volume {
         let stamp = CheckpointStamp { as_of: part.as_of, epoch: Epoch(epoch), writer: writer(epoch) };
         let root = Root {
             volume: VOLUME,
+            parents: Vec::new(),
             stamp,
             part,
             volume_blocks: REGION_BLOCKS + 64,

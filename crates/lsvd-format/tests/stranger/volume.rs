@@ -117,6 +117,7 @@ impl Volume {
             checkpoints: Vec::new(),
             condemned: Vec::new(),
             moments: Moments::default(),
+            parents: Vec::new(),
             removal: None,
             written_unix_ms: 0,
             written_by: "a test".to_owned(),

@@ -132,6 +132,7 @@ impl History {
             size_bytes: newest.size_bytes_at(&line),
             created_unix_ms: self.unix_ms(),
             automatic: false,
+            clone: None,
         };
         let mut moments: Moments = newest.moments.clone();
         moments.snapshots.push(snapshot);

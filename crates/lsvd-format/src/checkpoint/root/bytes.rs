@@ -4,7 +4,8 @@
 //! stored as the difference.
 
 use super::{
-    ContainedRecord, LastDataRecord, RegionPlace, Root, RootObject, RootPart, SkippedRange, object_bytes,
+    ContainedRecord, LastDataRecord, RegionPlace, Root, RootObject, RootParent, RootPart, SkippedRange,
+    object_bytes,
 };
 use crate::checkpoint::{CheckpointStamp, PART_BYTES_MAX, PART_HEAD_BYTES, PartId, RegionIndex, Slot};
 use crate::log_object::HEADER_FIXED_BYTES;
@@ -71,10 +72,10 @@ pub(super) fn bytes_of(root: &Root) -> Vec<u8> {
 pub fn decode_root(volume: VolumeId, part: PartId, bytes: &[u8]) -> Result<Root, DecodeError> {
     check_head(volume, part, bytes)?;
     let mut reader = Reader::new(bytes, ROOT_HEAD_BYTES);
-    take_volume(&mut reader, volume)?;
-    let mut root = take_log(&mut reader, volume, part)?;
-    root.objects = take_objects(&mut reader, volume, part.as_of)?;
-    root.parts = take_parts(&mut reader, part)?;
+    let parents = take_volumes(&mut reader, volume)?;
+    let mut root = take_log(&mut reader, (volume, parents), part)?;
+    root.objects = take_objects(&mut reader, &root)?;
+    root.parts = take_parts(&mut reader, part, root.own_from())?;
     root.regions = take_regions(&mut reader, root.parts.len())?;
     if !reader.is_at_end() {
         return Err(reader.corrupt("the root goes on after its last region"));
@@ -127,22 +128,32 @@ fn checksum(volume: VolumeId, part: PartId, root: &[u8]) -> u32 {
     crc32c::crc32c_append(part.seed(volume), &root[at::VERSION..])
 }
 
-/// The table of volumes has one entry: a clone's would have its parent's, too.
-fn take_volume(reader: &mut Reader<'_>, volume: VolumeId) -> Result<(), DecodeError> {
+/// The table of volumes: this one, then its parents, of which only a clone has some.
+fn take_volumes(reader: &mut Reader<'_>, volume: VolumeId) -> Result<Vec<RootParent>, DecodeError> {
     let count = reader.count(16)?;
-    if count > 1 {
-        return Err(DecodeError::Newer { what: format!("a checkpoint that refers to {count} volumes") });
-    }
     if count == 0 || VolumeId(reader.array()?) != volume {
         return Err(reader.corrupt("a root of another volume, or of none"));
     }
-    Ok(())
+    let mut parents = Vec::with_capacity(count - 1);
+    let mut before = 0;
+    for _ in 1..count {
+        let volume = VolumeId(reader.array()?);
+        before = reader.above(before)?;
+        parents.push(RootParent { volume, until: SequenceNumber(before) });
+    }
+    Ok(parents)
 }
 
-/// Volume, stamp, and what replay has to know to go on.
+/// Volumes, stamp, and what replay has to know to go on.
 fn put_log(root: &Root, out: &mut Vec<u8>) {
-    put_varint(out, 1);
+    put_varint(out, 1 + root.parents.len() as u64);
     out.extend_from_slice(&root.volume.0);
+    let mut before = 0;
+    for RootParent { volume, until } in &root.parents {
+        out.extend_from_slice(&volume.0);
+        put_varint(out, until.0 - before);
+        before = until.0;
+    }
     put_varint(out, root.stamp.epoch.0);
     out.extend_from_slice(&root.stamp.writer.0);
     put_varint(out, root.volume_blocks);
@@ -164,11 +175,16 @@ fn put_log(root: &Root, out: &mut Vec<u8>) {
     }
 }
 
-/// What [`put_log`] wrote behind the volume; the tables are still empty.
-fn take_log(reader: &mut Reader<'_>, volume: VolumeId, part: PartId) -> Result<Root, DecodeError> {
+/// What [`put_log`] wrote behind the volumes; the tables are still empty.
+fn take_log(
+    reader: &mut Reader<'_>,
+    (volume, parents): (VolumeId, Vec<RootParent>),
+    part: PartId,
+) -> Result<Root, DecodeError> {
     let epoch = Epoch(reader.varint()?);
     Ok(Root {
         volume,
+        parents,
         stamp: CheckpointStamp { as_of: part.as_of, epoch, writer: WriterId(reader.array()?) },
         part,
         volume_blocks: reader.varint()?,
@@ -244,23 +260,41 @@ fn take_skipped(reader: &mut Reader<'_>) -> Result<Vec<SkippedRange>, DecodeErro
     Ok(skipped)
 }
 
-/// The openings that wrote the objects, then the objects.
+/// The volumes in the order of the root's table.
+fn volumes(root: &Root) -> impl Iterator<Item = VolumeId> + '_ {
+    std::iter::once(root.volume).chain(root.parents.iter().map(|parent| parent.volume))
+}
+
+/// The openings that wrote the objects, of one volume after the other, then the objects.
 fn put_objects(root: &Root, out: &mut Vec<u8>) {
-    let mut openings: Vec<(Epoch, WriterId)> =
-        root.objects.iter().map(|object| (object.identity.epoch, object.identity.writer)).collect();
-    openings.sort_unstable();
-    openings.dedup();
-    put_varint(out, openings.len() as u64);
-    let mut epoch_before = 0;
-    for (epoch, writer) in &openings {
-        put_varint(out, epoch.0 - epoch_before);
-        out.extend_from_slice(&writer.0);
-        epoch_before = epoch.0;
+    let mut firsts: Vec<(VolumeId, usize)> = Vec::with_capacity(1 + root.parents.len());
+    let mut openings: Vec<(Epoch, WriterId)> = Vec::new();
+    for volume in volumes(root) {
+        let of_volume = root.objects.iter().filter(|object| object.identity.volume == volume);
+        let mut of_volume: Vec<(Epoch, WriterId)> =
+            of_volume.map(|object| (object.identity.epoch, object.identity.writer)).collect();
+        of_volume.sort_unstable();
+        of_volume.dedup();
+        firsts.push((volume, openings.len()));
+        put_varint(out, of_volume.len() as u64);
+        let mut epoch_before = 0;
+        for (epoch, writer) in &of_volume {
+            put_varint(out, epoch.0 - epoch_before);
+            out.extend_from_slice(&writer.0);
+            epoch_before = epoch.0;
+        }
+        openings.extend(of_volume);
     }
+    let opening_of = |identity: &ObjectIdentity| {
+        let nth = firsts.iter().position(|(volume, _)| *volume == identity.volume).expect("it is checked");
+        let first = firsts[nth].1;
+        let end = firsts.get(nth + 1).map_or(openings.len(), |(_, first)| *first);
+        (first + openings[first..end].partition_point(|(epoch, _)| *epoch < identity.epoch)) as u64
+    };
     put_varint(out, root.objects.len() as u64);
     let (mut slot, mut number) = (0, 0);
     for object in &root.objects {
-        let opening = openings.partition_point(|(epoch, _)| *epoch < object.identity.epoch) as u64;
+        let opening = opening_of(&object.identity);
         put_varint(out, u64::from(object.slot.0) - slot);
         put_step(out, number, object.identity.number.0);
         match object.format {
@@ -279,12 +313,12 @@ fn put_objects(root: &Root, out: &mut Vec<u8>) {
     }
 }
 
-fn take_objects(
-    reader: &mut Reader<'_>,
-    volume: VolumeId,
-    as_of: SequenceNumber,
-) -> Result<Vec<RootObject>, DecodeError> {
-    let openings = take_openings(reader)?;
+fn take_objects(reader: &mut Reader<'_>, root: &Root) -> Result<Vec<RootObject>, DecodeError> {
+    let mut openings = Vec::new();
+    for volume in volumes(root) {
+        let of_volume = take_openings(reader)?.into_iter();
+        openings.extend(of_volume.map(|(epoch, writer)| (volume, epoch, writer)));
+    }
     let mut used = vec![false; openings.len()];
     let count = reader.count(6)?;
     let mut objects = Vec::with_capacity(count);
@@ -298,14 +332,14 @@ fn take_objects(
         let index = usize::try_from(kind / 2).ok().filter(|index| *index < openings.len());
         let index = index.ok_or_else(|| reader.corrupt(format!("opening {} is not there", kind / 2)))?;
         used[index] = true;
-        let (epoch, writer) = openings[index];
+        let (volume, epoch, writer) = openings[index];
         let header_bytes = match format {
             ObjectFormat::V1 => v1::HEADER_BYTES,
             ObjectFormat::V2 => HEADER_FIXED_BYTES + u64::from(reader.varint_u32()?) * 16,
         };
         let (payload_blocks, live_blocks) = (u64::from(reader.varint_u32()?), reader.varint()?);
         let died_at = match live_blocks {
-            0 => Some(SequenceNumber(reader.below(as_of.0)?)),
+            0 => Some(SequenceNumber(reader.below(root.part.as_of.0)?)),
             _ => None,
         };
         objects.push(RootObject {
@@ -346,7 +380,9 @@ fn put_places(root: &Root, out: &mut Vec<u8>) {
     put_varint(out, root.parts.len() as u64);
     for RootPart { part, object_bytes } in &root.parts {
         put_varint(out, root.part.as_of.0 - part.as_of.0);
-        put_varint(out, root.part.epoch.0 - part.epoch.0);
+        // A parent's epochs are its own.
+        let is_own = part.as_of >= root.own_from();
+        put_varint(out, if is_own { root.part.epoch.0 - part.epoch.0 } else { part.epoch.0 });
         put_varint(out, u64::from(part.serial));
         out.extend_from_slice(&object_bytes.to_le_bytes());
     }
@@ -364,12 +400,20 @@ fn put_places(root: &Root, out: &mut Vec<u8>) {
     }
 }
 
-fn take_parts(reader: &mut Reader<'_>, newest: PartId) -> Result<Vec<RootPart>, DecodeError> {
+fn take_parts(
+    reader: &mut Reader<'_>,
+    newest: PartId,
+    own_from: SequenceNumber,
+) -> Result<Vec<RootPart>, DecodeError> {
     let count = reader.count(11)?;
     let mut parts = Vec::with_capacity(count);
     for _ in 0..count {
         let as_of = SequenceNumber(reader.below(newest.as_of.0)?);
-        let epoch = Epoch(reader.below(newest.epoch.0)?);
+        let epoch = match as_of >= own_from {
+            true => reader.below(newest.epoch.0)?,
+            false => reader.varint()?,
+        };
+        let epoch = Epoch(epoch);
         let part = PartId { as_of, epoch, serial: reader.varint_u32()? };
         parts.push(RootPart { part, object_bytes: u64::from_le_bytes(reader.array()?) });
     }

@@ -49,6 +49,7 @@ fn example() -> Root {
     let (own, journal) = (part(300, 4, 1), JournalId([0xcc; 16]));
     Root {
         volume: VOLUME,
+        parents: Vec::new(),
         stamp: CheckpointStamp { as_of: own.as_of, epoch: Epoch(3), writer: WriterId([3; 16]) },
         part: own,
         volume_blocks: 5 * 16_384 - 1,
@@ -203,10 +204,87 @@ fn what_a_later_version_may_mean_is_newer() {
         bytes[offset] = 9;
         assert!(matches!(decode(&sealed(bytes)), Err(DecodeError::Newer { .. })), "{offset}");
     }
-    let mut bytes = encoded(&example());
-    assert_eq!(bytes[32], 1, "one volume");
-    bytes[32] = 2;
-    assert!(matches!(decode(&sealed(bytes)), Err(DecodeError::Newer { .. })));
+}
+
+/// The same volume as a clone of one that is a clone itself: the objects up to 129 are the farther one's, those up to 200 the
+/// nearer one's.
+fn clone() -> Root {
+    let of = |volume, object: RootObject| RootObject {
+        identity: ObjectIdentity { volume, ..object.identity },
+        ..object
+    };
+    let (far, near) = (VolumeId([0x22; 16]), VolumeId([0x33; 16]));
+    let mut root = example();
+    root.parents = vec![
+        RootParent { volume: far, until: SequenceNumber(129) },
+        RootParent { volume: near, until: SequenceNumber(200) },
+    ];
+    root.objects = vec![
+        of(far, root.objects[0]),
+        root.objects[1],
+        // Epochs of other volumes: above the own ones, and falling from one volume to the next.
+        of(near, object(4, 130, 77, 1, 0)),
+        of(near, object(5, 131, 78, 5, 4)),
+        of(far, object(6, 129, 200, 7, 7)),
+        root.objects[3],
+    ];
+    root.skipped = Vec::new();
+    root.parts[0].part = part(129, 201, 0);
+    root.parts.push(RootPart { part: part(200, 90, 5), object_bytes: 4096 });
+    root
+}
+
+#[test]
+fn a_clones_root_reads_back_and_numbers_say_whose_what_is() {
+    let root = clone();
+    assert_eq!(decode(&encoded(&root)), Ok(root.clone()));
+    let of = |number| root.volume_of(SequenceNumber(number));
+    assert_eq!([of(0), of(129)], [VolumeId([0x22; 16]); 2]);
+    assert_eq!([of(130), of(200)], [VolumeId([0x33; 16]); 2]);
+    assert_eq!([of(201), of(1 << 40)], [VOLUME; 2]);
+    assert_eq!((root.own_from(), example().own_from()), (SequenceNumber(201), SequenceNumber(0)));
+}
+
+#[test]
+fn a_clones_root_that_mixes_volumes_up_is_refused() {
+    let changes: &[(&str, Change)] = &[
+        ("another volume", |root| root.objects[2].identity.volume = VOLUME),
+        ("another volume", |root| root.objects[2].identity.volume = VolumeId([0x22; 16])),
+        ("another volume", |root| root.objects[1].identity.volume = VolumeId([0x33; 16])),
+        ("order of their numbers", |root| root.parents.reverse()),
+        ("order of their numbers", |root| root.parents[0].until = SequenceNumber(200)),
+        ("named twice", |root| root.parents[0].volume = VOLUME),
+        ("named twice", |root| root.parents[0].volume = VolumeId([0x33; 16])),
+        ("a parent up to 300", |root| root.parents[1].until = SequenceNumber(300)),
+        ("newer than the root", |root| root.parts[2].part = part(201, 90, 5)),
+        ("follows epoch 77", |root| {
+            root.objects[2].payload_blocks = 1;
+            root.objects[3].identity.epoch = Epoch(76);
+        }),
+    ];
+    for (word, change) in changes {
+        let mut root = clone();
+        change(&mut root);
+        let reason = root.check().unwrap_err();
+        assert!(reason.contains(word), "{reason:?} instead of {word:?}");
+    }
+}
+
+/// As for other roots: no bytes mean two things.
+#[test]
+fn a_changed_byte_of_a_clones_root_is_refused_or_another_root() {
+    let sound = encoded(&clone()).split_off(32);
+    for at in 0..sound.len() {
+        for change in 1..=255 {
+            let mut body = sound.clone();
+            body[at] ^= change;
+            let bytes = with_body(&body);
+            if let Ok(root) = decode(&bytes) {
+                assert_ne!(root, clone());
+                assert_eq!(encoded(&root), bytes, "byte {at}");
+            }
+        }
+    }
 }
 
 /// Nothing is allocated for entries that can not be there.
@@ -431,6 +509,7 @@ fn any_root() -> impl Strategy<Value = Root> {
             let position = |(journal, record)| JournalPosition { journal: JournalId([journal; 16]), record };
             Root {
                 volume,
+                parents: Vec::new(),
                 stamp: CheckpointStamp { as_of, epoch: Epoch(epoch), writer: writer(epoch) },
                 part,
                 volume_blocks: 1 << 32,
