@@ -26,6 +26,8 @@ pub enum Purpose {
     },
     /// Write objects of format 1 anew.
     Format1,
+    /// Write anew what lies in objects of volumes that this one is a clone of. For no other purpose is any of that moved.
+    Shared,
 }
 
 /// Blocks that are to move.
@@ -66,7 +68,8 @@ impl Choice {
         let next = prefix.log().next;
         let end = self.looked.saturating_add(slots);
         for (index, state) in prefix.objects().slots().iter(self.looked..end) {
-            if let Some(score) = worth(self.purpose, next, &state)
+            if prefix.objects().is_shared(index) == (self.purpose == Purpose::Shared)
+                && let Some(score) = worth(self.purpose, next, &state)
                 && !(self.purpose != Purpose::Format1 && prefix.objects().is_kept(index))
                 && score >= self.least
                 && !but.contains(&state.record.identity.number)
@@ -118,6 +121,7 @@ fn worth(purpose: Purpose, next: SequenceNumber, state: &ObjectState) -> Option<
         Purpose::Space if state.live_blocks < payload => Some(cost_benefit(next, state)),
         Purpose::Small { below_blocks } if payload < below_blocks => Some(1.0),
         Purpose::Format1 if state.record.format == ObjectFormat::V1 => Some(1.0),
+        Purpose::Shared => Some(1.0),
         _ => None,
     }
 }
@@ -187,12 +191,14 @@ fn settled(
     add(at, run.end().0);
 }
 
-/// The moves with small gaps between them, where those are stored elsewhere.
+/// The moves with small gaps between them, where those are stored elsewhere in the same volume's objects: a clone leaves its
+/// parents' where they are.
 fn plugged(overlay: &IntervalMap<Buffered>, prefix: &Prefix, moves: Vec<Move>) -> Vec<Move> {
     let mut plugged: Vec<Move> = Vec::with_capacity(moves.len());
     for next in moves {
         if let Some(last) = plugged.last() {
             let (from, to) = (last.extent.end().0, next.extent.start.0);
+            let volume = last.object.identity.volume;
             let gap = Extent::new(from, to.saturating_sub(from));
             if !gap.is_empty()
                 && gap.count.0 <= GAP_BLOCKS_MAX
@@ -206,7 +212,8 @@ fn plugged(overlay: &IntervalMap<Buffered>, prefix: &Prefix, moves: Vec<Move>) -
                     Mapping::Zero | Mapping::Lost => None,
                 });
                 let stored: Vec<Move> = stored.collect();
-                let nameable = |one: &Move| one.object.identity.number.0 > 0;
+                let nameable =
+                    |one: &Move| one.object.identity.number.0 > 0 && one.object.identity.volume == volume;
                 let blocks: u64 = stored.iter().map(|one| one.extent.count.0).sum();
                 if blocks == gap.count.0 && stored.iter().all(nameable) {
                     plugged.extend(stored);

@@ -5,7 +5,8 @@
 //! 1. `live blocks <= blocks in the payload`, for each object and all together;
 //! 2. an object without live blocks knows since which number it has none;
 //! 3. fences have no slot: nothing points at one, and none is ever collected (rule 9);
-//! 4. the totals are the sum of what each slot counts.
+//! 4. the totals are the sum of what each slot counts;
+//! 5. what a clone shares with its parents is neither its space nor its waste: of that only live blocks are counted.
 
 mod slots;
 
@@ -69,9 +70,16 @@ pub struct ObjectTotals {
     /// Bytes that are not live, of objects that a snapshot keeps and that are live for the most part: moving what is live
     /// would give nothing back.
     pub kept_waste_bytes: u64,
+    /// Blocks that the map points at in objects of other volumes, of which this one is a clone; those objects count nowhere else.
+    pub shared_blocks: u64,
 }
 
 impl ObjectTotals {
+    /// Bytes of all blocks that the map points at.
+    pub fn shown_bytes(&self) -> u64 {
+        (self.live_blocks + self.shared_blocks) * BLOCK_BYTES
+    }
+
     /// Bytes of the objects that hold anything live.
     pub fn held_bytes(&self) -> u64 {
         self.object_bytes - self.dead_object_bytes
@@ -105,6 +113,7 @@ impl ObjectTotals {
         self.live_blocks += other.live_blocks;
         self.dead_object_bytes += other.dead_object_bytes;
         self.kept_waste_bytes += other.kept_waste_bytes;
+        self.shared_blocks += other.shared_blocks;
     }
 
     fn subtract(&mut self, other: &Self) {
@@ -114,6 +123,7 @@ impl ObjectTotals {
         self.live_blocks -= other.live_blocks;
         self.dead_object_bytes -= other.dead_object_bytes;
         self.kept_waste_bytes -= other.kept_waste_bytes;
+        self.shared_blocks -= other.shared_blocks;
     }
 }
 
@@ -126,6 +136,8 @@ pub struct ObjectTable {
     totals: ObjectTotals,
     /// Snapshots keep what is live up to this number.
     kept_until: SequenceNumber,
+    /// The first number that can be the volume's own: below are its parents'.
+    own_from: SequenceNumber,
 }
 
 impl ObjectTable {
@@ -163,30 +175,71 @@ impl ObjectTable {
     fn put(&mut self, index: ObjectIndex, slot: Slot) {
         *self.slots.get_mut(index) = Some(slot);
         self.by_number.insert(slot.number, index);
-        self.totals.add(&counted(&slot, self.kept_until));
+        let counted = self.counted(&slot);
+        self.totals.add(&counted);
     }
 
     /// Changes a slot, and what the totals count of it.
     fn change(&mut self, index: ObjectIndex, change: impl FnOnce(&mut Slot)) {
+        let (kept_until, own_from) = (self.kept_until, self.own_from);
         let slot = self.slots.get_mut(index);
         let slot = slot.as_mut().expect("the map points at objects that are stored");
-        self.totals.subtract(&counted(slot, self.kept_until));
+        self.totals.subtract(&counted(slot, kept_until, own_from));
         change(slot);
-        self.totals.add(&counted(slot, self.kept_until));
+        self.totals.add(&counted(slot, kept_until, own_from));
     }
 
     /// Snapshots keep the objects that are live up to this number, whatever becomes of them.
     pub fn set_kept_until(&mut self, number: SequenceNumber) {
         self.kept_until = number;
-        self.totals = ObjectTotals::default();
+        self.count_again();
+    }
+
+    /// What is below this number is a parent's.
+    pub fn set_own_from(&mut self, number: SequenceNumber) {
+        self.own_from = number;
+        self.count_again();
+    }
+
+    fn count_again(&mut self) {
+        let mut totals = ObjectTotals::default();
         for slot in self.by_number.values().filter_map(|index| self.slots.get(*index)) {
-            self.totals.add(&counted(slot, number));
+            totals.add(&self.counted(slot));
+        }
+        self.totals = totals;
+    }
+
+    /// The first number that can be the volume's own.
+    pub fn own_from(&self) -> SequenceNumber {
+        self.own_from
+    }
+
+    /// Whether an object is a parent's.
+    pub fn is_shared(&self, index: ObjectIndex) -> bool {
+        self.slot(index).number < self.own_from
+    }
+
+    /// The objects of parents, by number.
+    pub fn shared(&self) -> impl Iterator<Item = (ObjectIndex, ObjectState)> + '_ {
+        self.by_number.range(..self.own_from).map(|(_, &index)| (index, self.state(index)))
+    }
+
+    /// The volume's own objects, by number.
+    pub fn own(&self) -> impl Iterator<Item = (ObjectIndex, ObjectState)> + '_ {
+        self.by_number.range(self.own_from..).map(|(_, &index)| (index, self.state(index)))
+    }
+
+    /// Forgets all objects of which nothing is live.
+    pub(crate) fn forget_dead(&mut self) {
+        let dead = self.iter().filter(|(_, state)| state.live_blocks == 0).map(|(index, _)| index);
+        for index in dead.collect::<Vec<_>>() {
+            self.forget(index);
         }
     }
 
     /// Whether moving what is live of an object would give nothing back for now, as a snapshot keeps it, and too little later.
     pub fn is_kept(&self, index: ObjectIndex) -> bool {
-        is_kept(self.slot(index), self.kept_until)
+        !self.is_shared(index) && is_kept(self.slot(index), self.kept_until)
     }
 
     fn slot(&self, index: ObjectIndex) -> &Slot {
@@ -244,7 +297,12 @@ impl ObjectTable {
         assert_eq!(slot.live_blocks, 0, "what is live is not deleted");
         self.by_number.remove(&slot.number);
         self.free.push(index.0);
-        self.totals.subtract(&counted(&slot, self.kept_until));
+        let counted = self.counted(&slot);
+        self.totals.subtract(&counted);
+    }
+
+    fn counted(&self, slot: &Slot) -> ObjectTotals {
+        counted(slot, self.kept_until, self.own_from)
     }
 
     /// Sums over all objects.
@@ -254,7 +312,10 @@ impl ObjectTable {
 }
 
 /// What a slot adds to the totals.
-fn counted(slot: &Slot, kept_until: SequenceNumber) -> ObjectTotals {
+fn counted(slot: &Slot, kept_until: SequenceNumber, own_from: SequenceNumber) -> ObjectTotals {
+    if slot.number < own_from {
+        return ObjectTotals { shared_blocks: slot.live_blocks, ..ObjectTotals::default() };
+    }
     let bytes = object_bytes(slot.format, slot.header_bytes, slot.payload_blocks);
     let waste_bytes = bytes.saturating_sub(slot.live_blocks * BLOCK_BYTES);
     ObjectTotals {
@@ -264,6 +325,7 @@ fn counted(slot: &Slot, kept_until: SequenceNumber) -> ObjectTotals {
         live_blocks: slot.live_blocks,
         dead_object_bytes: if slot.live_blocks == 0 { bytes } else { 0 },
         kept_waste_bytes: if is_kept(slot, kept_until) { waste_bytes } else { 0 },
+        shared_blocks: 0,
     }
 }
 

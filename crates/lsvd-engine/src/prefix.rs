@@ -217,6 +217,20 @@ impl Prefix {
         self.lossy |= self.owed.remove(&region).is_some();
     }
 
+    /// The same, if what is below this number is of volumes that this one is a clone of.
+    pub fn sharing_below(mut self, own_from: SequenceNumber) -> Self {
+        self.objects.set_own_from(own_from);
+        self
+    }
+
+    /// What a clone of this volume, as it is now, begins with: the same map, and a log of its own from this number on. Of what is
+    /// dead by now it knows nothing.
+    pub fn cloned(mut self, own_from: SequenceNumber) -> Self {
+        self.objects.forget_dead();
+        self.log = LogState::new(own_from);
+        self.sharing_below(own_from)
+    }
+
     /// Applies from now on what objects say of one region, and nothing else: who has lost only that one needs no more.
     pub fn limited_to(self, region: RegionIndex) -> Self {
         Self { only: Some(region), ..self }
@@ -532,8 +546,8 @@ impl Prefix {
             }
             Entry::Trim { .. } => map.remove(piece, |object, blocks| objects.kill(object, blocks, by)),
             Entry::Relocation { source, .. } => {
-                if source.volume == header.identity.volume
-                    && let Some(from) = objects.find(source.number)
+                if let Some(from) = objects.find(source.number)
+                    && objects.get(from).identity.volume == source.volume
                 {
                     let skip = u32::try_from(progress.blocks).expect("a payload has fewer than 2^32 blocks");
                     let source =
@@ -648,13 +662,26 @@ impl Prefix {
         }
     }
 
+    /// Regions that lie in checkpoint objects of volumes that this one is a clone of, the first few.
+    pub(crate) fn shared_regions(&self, most: usize) -> Vec<RegionIndex> {
+        let shared = self.places.iter().filter(|(_, place)| self.is_shared(place.part));
+        shared.map(|(region, _)| *region).take(most).collect()
+    }
+
+    fn is_shared(&self, part: PartId) -> bool {
+        part.as_of < self.objects.own_from()
+    }
+
     /// Regions that lie in checkpoint objects of which less than half is still referred to, the first few.
     pub(crate) fn sparsely_stored(&self, most: usize) -> Vec<RegionIndex> {
         let mut used: BTreeMap<PartId, u64> = BTreeMap::new();
         for place in self.places.values() {
             *used.entry(place.part).or_default() += u64::from(place.length_bytes);
         }
-        let sparse = |part: &&RootPart| used.get(&part.part).is_some_and(|used| used * 2 < part.object_bytes);
+        let sparse = |part: &&RootPart| {
+            !self.is_shared(part.part)
+                && used.get(&part.part).is_some_and(|used| used * 2 < part.object_bytes)
+        };
         let sparse: BTreeSet<PartId> = self.parts.iter().filter(sparse).map(|part| part.part).collect();
         let regions = self.places.iter().filter(|(_, place)| sparse.contains(&place.part));
         regions.map(|(region, _)| *region).take(most).collect()
@@ -682,7 +709,7 @@ impl Prefix {
     /// Bytes of objects whose last block died behind one number, up to another.
     pub fn died_bytes(&self, after: SequenceNumber, until: SequenceNumber) -> u64 {
         let died = |state: &ObjectState| state.died_at.is_some_and(|at| after < at && at <= until);
-        let dead = self.objects.iter().filter(|(_, state)| state.record.payload_blocks > 0 && died(state));
+        let dead = self.objects.own().filter(|(_, state)| state.record.payload_blocks > 0 && died(state));
         dead.map(|(_, state)| state.record.object_bytes()).sum()
     }
 

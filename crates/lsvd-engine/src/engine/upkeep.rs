@@ -137,6 +137,11 @@ impl Engine {
         self.prefix.sparsely_stored(most)
     }
 
+    /// Regions that lie in checkpoint objects of volumes that this one is a clone of, the first few.
+    pub fn shared_regions(&self, most: usize) -> Vec<RegionIndex> {
+        self.prefix.shared_regions(most)
+    }
+
     /// Has the next checkpoint store regions again that are stored already.
     ///
     /// # Errors
