@@ -221,7 +221,16 @@ impl ObjectTable {
 
     /// The objects of parents, by number.
     pub fn shared(&self) -> impl Iterator<Item = (ObjectIndex, ObjectState)> + '_ {
-        self.by_number.range(..self.own_from).map(|(_, &index)| (index, self.state(index)))
+        self.shared_from(SequenceNumber(0))
+    }
+
+    /// Those of them from a number on.
+    pub fn shared_from(
+        &self,
+        first: SequenceNumber,
+    ) -> impl Iterator<Item = (ObjectIndex, ObjectState)> + '_ {
+        let range = first.min(self.own_from)..self.own_from;
+        self.by_number.range(range).map(|(_, &index)| (index, self.state(index)))
     }
 
     /// The volume's own objects, by number.

@@ -1,6 +1,8 @@
 //! A clone's map begins as its parent's was, and goes on by a log of its own: what is the parent's is neither space nor waste of
 //! the clone's, and is moved for one purpose alone.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use lsvd_engine::{Config, Engine, ObjectTotals, Prefix, Purpose, Replay};

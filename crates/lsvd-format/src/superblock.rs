@@ -123,6 +123,10 @@ pub struct Superblock {
     /// What is kept beside the present. Set it by [`Superblock::with_moments`].
     #[serde(flatten)]
     pub moments: Moments,
+    /// Present in a clone, also when it shares nothing any more: its log begins behind this moment of the volume that it was
+    /// cloned from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_follows: Option<SequenceNumber>,
     /// The volumes that it shares objects with, if it is a clone: the one that it was cloned from last, before it the one that
     /// that one was cloned from, and so on. Set them by [`Superblock::with_parents`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

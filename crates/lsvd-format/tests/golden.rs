@@ -133,6 +133,7 @@ fn superblock_value() -> Superblock {
         checkpoints: Vec::new(),
         condemned: Vec::new(),
         moments: Moments::default(),
+        log_follows: None,
         parents: Vec::new(),
         removal: None,
         written_unix_ms: 1_700_000_000_789,
@@ -441,10 +442,17 @@ fn superblock_version_of_a_clone_that_was_cloned() {
         size_bytes: 1 << 39,
         created_unix_ms: 1_700_000_000_321,
         automatic: false,
-        clone: Some(PinnedFor { volume_id: VolumeId(counting(0xa0)), path: "../tests/c".to_owned() }),
+        clone: Some(PinnedFor {
+            volume_id: VolumeId(counting(0xa0)),
+            path: "../tests/c".to_owned(),
+            given_up: false,
+        }),
     };
+    let mut given_up = Snapshot { name: "clone-2".to_owned(), ..snapshot.clone() };
+    given_up.clone =
+        Some(PinnedFor { volume_id: VolumeId(counting(0xb0)), path: "../../d".to_owned(), given_up: true });
     let value = Superblock { log_first_number: SequenceNumber(0x31), ..superblock_value() }
-        .with_moments(Moments { snapshots: vec![snapshot], ..Moments::default() })
+        .with_moments(Moments { snapshots: vec![snapshot, given_up], ..Moments::default() })
         .with_parents(vec![parent(0x11, "../../a", 0x20, Some(layout)), parent(0x21, "../b", 0x30, None)]);
     let stored = golden("superblock_clone.json", &superblock::encode(number, &value));
     assert_eq!(superblock::decode(number, &stored), Ok(value));

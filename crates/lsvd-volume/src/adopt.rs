@@ -115,6 +115,8 @@ pub async fn adopt(bucket: &Bucket, options: &AdoptOptions) -> Result<Adopted, E
     let objects_archived = archive(&store, &create.environment, &log.beyond).await?;
     let (first_number, last_number) = (log.run[0].number, log.run[log.run.len() - 1].number);
     let new = NewLog {
+        clone: None,
+        has_lost_blocks: false,
         layout: Some(layout),
         first: SequenceNumber(first_number),
         reached: Some(SequenceNumber(last_number)),

@@ -65,7 +65,7 @@ impl Sides {
         let (a, mut b) = futures::try_join!(Side::find(store, Some(from)), Side::find(store, Some(&to)))?;
         // Two of one number may differ in their sizes: the asker's counts.
         b.size_bytes = size_bytes;
-        let moves = Moves::new(store.clone(), b.superblock.volume_id, shared_by(&a, &b));
+        let moves = Moves::new(store.clone(), shared_by(&a, &b));
         Ok(Self { a, b, moves })
     }
 }

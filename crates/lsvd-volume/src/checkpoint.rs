@@ -13,9 +13,9 @@ use lsvd_backend::{Created, PutPayload};
 use lsvd_engine::{CaptureStart, Place, StoredRegions};
 use lsvd_format::checkpoint::{
     CheckpointStamp, ContainedRecord, LastDataRecord, PartId, RegionIndex, RegionPlace, Root, RootObject,
-    RootPart, SkippedRange, Slot, decode_part_head, encode_part_head, encode_region, encode_root,
+    RootParent, RootPart, SkippedRange, Slot, decode_part_head, encode_part_head, encode_region, encode_root,
 };
-use lsvd_format::superblock::{CheckpointRef, Moments, Superblock};
+use lsvd_format::superblock::{CheckpointRef, Moments, Parent, Superblock};
 use lsvd_format::{BLOCK_BYTES, WriterId, names};
 
 use crate::Error;
@@ -143,8 +143,7 @@ impl Checkpointer {
         let root_offset_bytes = root_part.bytes.len() as u64;
         // Asked behind the beginning: what the map held then fits into what the volume is known to have been then.
         let superblock = self.named.get().await;
-        let size_bytes = superblock.size_bytes_at(&superblock.line(stamp.as_of));
-        let root = root(self, start, (stamp, root_part.id), size_bytes, &places, parts);
+        let root = root(self, start, (stamp, root_part.id), &superblock, &places, parts);
         encode_root(&root, &mut root_part.bytes);
         let root_bytes = root_part.bytes.len() as u64 - root_offset_bytes;
         let id = root_part.id;
@@ -168,11 +167,11 @@ impl Checkpointer {
 }
 
 /// The moments, where each snapshot whose base is known to be damaged is read from the newest good one that is still kept: all
-/// behind the oldest kept one is stored.
+/// behind the oldest kept one is stored. A clone has taken over parts of the one that it began with, so that its own stays.
 fn rebased(superblock: &Superblock, wounds: &Wounds) -> Moments {
     let mut moments = superblock.moments.clone();
     for snapshot in &mut moments.snapshots {
-        if !snapshot.base.is_some_and(|base| wounds.is_poor(&base)) {
+        if snapshot.clone.is_some() || !snapshot.base.is_some_and(|base| wounds.is_poor(&base)) {
             continue;
         }
         let line = superblock.line(snapshot.as_of);
@@ -238,11 +237,13 @@ fn root(
     of: &Checkpointer,
     start: &CaptureStart,
     (stamp, part): (CheckpointStamp, PartId),
-    size_bytes: u64,
+    superblock: &Superblock,
     places: &[(RegionIndex, Option<Place>)],
     mut parts: Vec<RootPart>,
 ) -> Root {
     let log = &start.log;
+    let size_bytes = superblock.size_bytes_at(&superblock.line(stamp.as_of));
+    let parent = |parent: &Parent| RootParent { volume: parent.volume_id, until: parent.as_of };
     let mut regions: Vec<(RegionIndex, Place)> = start.stored.clone();
     regions.extend(places.iter().filter_map(|&(region, place)| Some((region, place?))));
     regions.sort_unstable_by_key(|(region, _)| *region);
@@ -272,6 +273,7 @@ fn root(
         log.journals.iter().map(|(&(journal, epoch), &record)| ContainedRecord { journal, epoch, record });
     Root {
         volume: of.core.volume_id(),
+        parents: superblock.parents.iter().map(parent).collect(),
         stamp,
         part,
         volume_blocks: reaches.max(size_bytes / BLOCK_BYTES),

@@ -319,6 +319,7 @@ async fn payload_runs(
     let store = core.store();
     let headers = futures::stream::iter(victims.iter().copied()).map(async |(index, state)| {
         let number = state.record.identity.number;
+        let store = store.store_of(number)?;
         match store.read_log_header(number).await? {
             Some(header) => Ok((index, header)),
             None => Err(Error::Missing { volume: store.label(), object: store.log_name(number) }),

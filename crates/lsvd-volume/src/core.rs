@@ -253,17 +253,36 @@ impl Core {
         Ok(())
     }
 
-    /// Calls `each` for all objects, a few under one hold of the engine's lock: what changes meanwhile is seen as it is then.
-    pub(crate) fn each_object(&self, mut each: impl FnMut(&ObjectState)) {
+    /// Calls `each` for all of the volume's own objects, and none of its parents', a few under one hold of the engine's lock:
+    /// what changes meanwhile is seen as it is then.
+    pub(crate) fn each_own_object(&self, mut each: impl FnMut(&ObjectState)) {
         for from in (0..).step_by(OBJECTS_AT_ONCE) {
             let more = self.engine(|engine| {
-                let slots = engine.prefix().objects().slots();
-                slots.iter(from..from + OBJECTS_AT_ONCE).for_each(|(_, state)| each(&state));
-                from + OBJECTS_AT_ONCE < slots.len()
+                let objects = engine.prefix().objects();
+                let some = objects.slots().iter(from..from + OBJECTS_AT_ONCE);
+                some.filter(|(index, _)| !objects.is_shared(*index)).for_each(|(_, state)| each(&state));
+                from + OBJECTS_AT_ONCE < objects.slots().len()
             });
             if !more {
                 return;
             }
+        }
+    }
+
+    /// Forgets the parents' objects for which `may_go` says so, a few under one hold of the engine's lock. Of these nothing is
+    /// live.
+    pub(crate) fn forget_shared(&self, may_go: impl Fn(&ObjectState) -> bool) {
+        let mut next = Some(SequenceNumber(0));
+        while let Some(from) = next {
+            next = self.engine(|engine| {
+                let shared = engine.prefix().objects().shared_from(from).map(|(_, state)| state);
+                let some: Vec<ObjectState> = shared.take(OBJECTS_AT_ONCE).collect();
+                for state in some.iter().filter(|state| may_go(state)) {
+                    engine.forget(state.record.identity.number);
+                }
+                let last = some.last().map(|state| state.record.identity.number.next());
+                last.filter(|_| some.len() == OBJECTS_AT_ONCE)
+            });
         }
     }
 
@@ -466,6 +485,10 @@ impl Core {
     /// How long the volume has been open.
     pub(crate) fn opened_for(&self) -> Duration {
         self.opened_at.elapsed()
+    }
+
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
     }
 
     /// The wall clock, in milliseconds since 1970.
@@ -699,7 +722,8 @@ impl Core {
             log_objects: engine.totals().objects,
             log_bytes: engine.totals().object_bytes,
             dead_bytes: engine.totals().dead_object_bytes,
-            live_bytes: engine.totals().live_blocks * BLOCK_BYTES,
+            live_bytes: engine.totals().shown_bytes(),
+            shared_bytes: engine.totals().shared_blocks * BLOCK_BYTES,
             durable_number: engine.last_durable().unwrap_or(self.durable_at_opening).0,
         }
     }

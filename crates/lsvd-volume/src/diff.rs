@@ -14,7 +14,7 @@ use lsvd_engine::{Mapping, Prefix, RegionContent};
 use lsvd_format::checkpoint::RegionIndex;
 use lsvd_format::log_object::{Entry, Source};
 use lsvd_format::superblock::Superblock;
-use lsvd_format::{AnyHeader, BLOCK_BYTES, SequenceNumber, VolumeId, names};
+use lsvd_format::{AnyHeader, BLOCK_BYTES, SequenceNumber, names};
 
 use crate::Error;
 use crate::mend::lost;
@@ -70,7 +70,7 @@ pub async fn diff(
 ) -> Result<Difference, Error> {
     let store = VolumeStore::new(bucket.clone());
     let (mut a, mut b) = (Side::find(&store, Some(from)).await?, Side::find(&store, to).await?);
-    let moves = Moves::new(store.clone(), b.superblock.volume_id, shared_by(&a, &b));
+    let moves = Moves::new(store.clone(), shared_by(&a, &b));
     let mut found = Difference {
         from: a.as_of,
         from_size_bytes: a.size_bytes,
@@ -275,7 +275,6 @@ type Moved = (u64, u64, Option<Source>);
 /// Where collection moved blocks from.
 pub(crate) struct Moves {
     store: VolumeStore,
-    volume: VolumeId,
     /// The last number that both moments have: nothing is followed to below it.
     shared: SequenceNumber,
     /// What the payloads of objects are made of.
@@ -286,8 +285,8 @@ pub(crate) struct Moves {
 type Payload = Arc<Option<Vec<Moved>>>;
 
 impl Moves {
-    pub(crate) fn new(store: VolumeStore, volume: VolumeId, shared: SequenceNumber) -> Self {
-        Self { store, volume, shared, known: Mutex::default() }
+    pub(crate) fn new(store: VolumeStore, shared: SequenceNumber) -> Self {
+        Self { store, shared, known: Mutex::default() }
     }
 
     /// Whether a place is of an object that only one of the moments has.
@@ -297,7 +296,7 @@ impl Moves {
 
     /// Where a block was before all collection that lies between the two moments.
     async fn origin(&self, content: Content) -> Result<Content, Error> {
-        let (volume, mut content) = (self.volume, content);
+        let mut content = content;
         while let Content::Stored { number, ordinal } = content {
             if number <= self.shared {
                 break;
@@ -307,7 +306,8 @@ impl Moves {
                 .as_ref()
                 .and_then(|runs| runs.iter().find(|(first, end, _)| *first <= ordinal && ordinal < *end));
             match run {
-                Some((first, _, Some(source))) if source.volume == volume && source.number < number => {
+                // A clone's may have been a parent's, whose numbers are all lower.
+                Some((first, _, Some(source))) if source.number < number => {
                     let ordinal = u64::from(source.ordinal.0) + (ordinal - first);
                     content = Content::Stored { number: source.number, ordinal };
                 }

@@ -132,6 +132,29 @@ pub enum Error {
         /// What needs it, for a person.
         by: String,
     },
+    /// A snapshot is kept for a clone, which needs it or may: it says what can be done.
+    #[error(
+        "snapshot '{snapshot}' of volume '{volume}' is kept for the clone at '{clone}' from there: {what}"
+    )]
+    KeptForClone {
+        /// The volume.
+        volume: Arc<str>,
+        /// The snapshot.
+        snapshot: String,
+        /// Where the clone is or was to be, from the volume's own prefix.
+        clone: String,
+        /// What can be done, for a person.
+        what: String,
+    },
+    /// A clone that is flattened holds all its data itself, but something of it needs its parent still: it says what and what can be
+    /// done.
+    #[error("volume '{volume}' shares nothing new with its parent, but {what}")]
+    NeedsParent {
+        /// The volume.
+        volume: Arc<str>,
+        /// What needs it and what can be done, for a person.
+        what: String,
+    },
     /// The volume was opened with [`crate::OpenOptions::if_free`], and somebody seems to write it: wait until that
     /// writer has closed it, or open without asking, which takes the volume from it.
     #[error(

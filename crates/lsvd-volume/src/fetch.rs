@@ -126,7 +126,8 @@ impl Fetcher {
         blocks: u32,
     ) -> Result<Bytes, Error> {
         let number = record.identity.number;
-        let name = self.store.log_name(number);
+        let store = self.store.store_of(number)?;
+        let name = store.log_name(number);
         let range = match record.format {
             ObjectFormat::V1 => {
                 let start = record.header_bytes + u64::from(first.0) * BLOCK_BYTES;
@@ -138,7 +139,7 @@ impl Fetcher {
         loop {
             tries += 1;
             self.stats.fetches.fetch_add(1, Ordering::Relaxed);
-            let read = self.store.bucket().read_range(&name, range.clone()).await;
+            let read = store.bucket().read_range(&name, range.clone()).await;
             let reason = match read {
                 Ok(Some(frames)) => {
                     self.stats.bytes_fetched.fetch_add(frames.len() as u64, Ordering::Relaxed);
@@ -151,15 +152,15 @@ impl Fetcher {
                     }
                 }
                 Ok(None) => {
-                    return Err(Error::Missing { volume: self.store.label(), object: name });
+                    return Err(Error::Missing { volume: store.label(), object: name });
                 }
                 Err(lsvd_backend::Error::Corrupt { detail, .. }) => detail,
-                Err(error) => return Err(self.store.store_error(error)),
+                Err(error) => return Err(store.store_error(error)),
             };
             self.stats.corrupt_reads.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(volume = %self.store.label(), object = %name, tries, "failed verification: {reason}");
+            tracing::error!(volume = %store.label(), object = %name, tries, "failed verification: {reason}");
             if tries == VERIFY_TRIES {
-                return Err(self.store.corrupt(name, reason));
+                return Err(store.corrupt(name, reason));
             }
         }
     }

@@ -88,7 +88,7 @@ impl Garbage {
 pub(crate) fn garbage(core: &Core, goal: CollectionGoal) -> Garbage {
     let totals = core.totals();
     let mut found = Garbage { dead_bytes: totals.dead_object_bytes, ..Garbage::default() };
-    core.each_object(|state| found.dead_objects += u64::from(state.live_blocks == 0));
+    core.each_own_object(|state| found.dead_objects += u64::from(state.live_blocks == 0));
     let (mut held, live) = (totals.held_bytes(), totals.live_blocks * BLOCK_BYTES);
     let choice = core.choose(Choice::new(purpose(goal), usize::MAX), &BTreeSet::new());
     for (_, state) in choice.victims(u64::MAX) {
@@ -250,7 +250,7 @@ fn blocks_left(core: &Core, goal: CollectionGoal) -> u64 {
 }
 
 /// Waits until all that is durable by now is applied.
-async fn applied(core: &Core) -> Result<(), Error> {
+pub(crate) async fn applied(core: &Core) -> Result<(), Error> {
     let durable = core.engine(|engine| engine.first_incomplete());
     while core.engine(|engine| engine.prefix().log().next < durable) {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -261,7 +261,7 @@ async fn applied(core: &Core) -> Result<(), Error> {
 
 fn format_1_blocks(core: &Core) -> u64 {
     let mut blocks = 0;
-    core.each_object(|state| {
+    core.each_own_object(|state| {
         if state.record.format == ObjectFormat::V1 {
             blocks += state.live_blocks;
         }

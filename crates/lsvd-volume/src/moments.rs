@@ -12,7 +12,7 @@ use futures::StreamExt;
 use lsvd_backend::Bucket;
 use lsvd_format::checkpoint::PartId;
 use lsvd_format::superblock::{CheckpointRef, Line, Snapshot, Superblock, check_snapshot_name};
-use lsvd_format::{AnyHeader, BLOCK_BYTES, SequenceNumber, SuperblockNumber, VolumeId};
+use lsvd_format::{AnyHeader, SequenceNumber, SuperblockNumber, VolumeId};
 
 use crate::calendar::parse_utc;
 use crate::recovery::{Behind, READS_MAX, Recovered, read_prefix, replay_log, stored_parts};
@@ -115,7 +115,7 @@ pub async fn inspect_at(bucket: &Bucket, moment: &Moment) -> Result<MomentInfo, 
         as_of,
         sealed_unix_ms: replay.last_data().map(|last| last.sealed_unix_ms),
         size_bytes,
-        live_bytes: replay.prefix().objects().totals().live_blocks * BLOCK_BYTES,
+        live_bytes: replay.prefix().objects().totals().shown_bytes(),
         snapshots: snapshots.map(|snapshot| snapshot.name.clone()).collect(),
         on_own_line: superblock.own_line().contains(as_of),
         base: recovered.base.map(|base| base.stamp.as_of),
@@ -155,6 +155,12 @@ pub(crate) async fn try_at(
     if !is_held(superblock, as_of) {
         let reason = match superblock.own_line().contains(as_of) {
             true => "nothing holds it any more".to_owned(),
+            false if as_of < superblock.log_first_number => match superblock.parent() {
+                Some(parent) => {
+                    format!("it is before the clone's own log began: ask its parent, '{}'", parent.path)
+                }
+                None => "it is before the log began".to_owned(),
+            },
             false => "it is on a branch that a rollback left, and no snapshot holds it".to_owned(),
         };
         return Err(no_moment(store, superblock, moment, reason).await);
@@ -184,7 +190,9 @@ async fn recover_line(
 ) -> Result<Recovered, Error> {
     let as_of = line.last();
     let mut failed = None;
-    for base in bases(superblock, line).into_iter().map(Some).chain([None]) {
+    // A clone that shares nothing any more has no beginning of its own.
+    let beginning = (!superblock.is_cut()).then_some(None);
+    for base in bases(superblock, line).into_iter().map(Some).chain(beginning) {
         // What is condemned may still be listed, but whoever relied on it would find it gone.
         let first = base.map_or(SequenceNumber(0), |base| base.stamp.as_of.next());
         if is_condemned_from(superblock, line, first) {
@@ -285,7 +293,7 @@ async fn refuse_what_is_gone(
     Err(no_moment(store, superblock, moment, reason).await)
 }
 
-/// The objects that a recovered map points into and that are not there, or may go at any moment.
+/// The volume's own objects that a recovered map points into and that are not there, or may go at any moment.
 pub(crate) async fn live_but_gone(
     store: &VolumeStore,
     superblock: &Superblock,
@@ -293,7 +301,7 @@ pub(crate) async fn live_but_gone(
 ) -> Result<Vec<SequenceNumber>, Error> {
     let listed: BTreeSet<SequenceNumber> =
         store.list_log(None).await?.iter().map(|entry| entry.number).collect();
-    let objects = recovered.replay.prefix().objects().iter();
+    let objects = recovered.replay.prefix().objects().own();
     let live =
         objects.filter(|(_, state)| state.live_blocks > 0).map(|(_, state)| state.record.identity.number);
     Ok(live.filter(|number| !listed.contains(number) || superblock.is_condemned(*number)).collect())

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use lsvd_engine::ObjectState;
 use lsvd_format::checkpoint::PartId;
 use lsvd_format::log_object::Entry;
 use lsvd_format::superblock::{CheckpointRef, Moments, NumberRange, Pins, Superblock};
@@ -41,6 +42,8 @@ pub(crate) struct Reclaimer {
     deleted: BTreeSet<SequenceNumber>,
     /// The oldest checkpoint and the snapshots when all dead objects were last condemned.
     condemned_as_of: Option<(SequenceNumber, Moments)>,
+    /// The same of when the dead ones of the parents were last forgotten.
+    forgotten_as_of: Option<(SequenceNumber, Moments)>,
     /// The moments when the branches that rollbacks left were last looked through and nothing was found.
     looked_through: Option<Moments>,
     /// Since when no kept root refers to these objects of the checkpoints' folder.
@@ -60,6 +63,7 @@ impl Reclaimer {
             condemned: None,
             deleted: BTreeSet::new(),
             condemned_as_of: None,
+            forgotten_as_of: None,
             looked_through: None,
             unreferenced: BTreeMap::new(),
             roots: Vec::new(),
@@ -73,9 +77,21 @@ impl Reclaimer {
     /// [`Error::Fenced`], or the store's: call it again later.
     pub(crate) async fn round(&mut self) -> Result<(), Error> {
         let superblock = self.named.get().await;
+        self.forget_shared(&superblock);
         self.condemn(&superblock).await?;
         self.delete_condemned().await?;
         self.sweep_checkpoints().await
+    }
+
+    /// Forgets parents' objects that the volume needs no more: whether they go is their own volume's to say.
+    fn forget_shared(&mut self, superblock: &Superblock) {
+        let Some(oldest) = oldest_to_keep(superblock) else { return };
+        let seen = (oldest, superblock.moments.clone());
+        if self.forgotten_as_of.as_ref() != Some(&seen) {
+            let pins = superblock.pins();
+            self.core.forget_shared(|state| dead_by(state, oldest, &pins).is_some());
+            self.forgotten_as_of = Some(seen);
+        }
     }
 
     /// Log objects that are condemned and not deleted, as far as the last round has seen.
@@ -313,7 +329,7 @@ fn is_behind_its_fence(superblock: &Superblock, number: SequenceNumber) -> bool 
 }
 
 /// Checkpoints that are kept or that snapshots are read from.
-fn roots_to_keep(superblock: &Superblock) -> Vec<CheckpointRef> {
+pub(crate) fn roots_to_keep(superblock: &Superblock) -> Vec<CheckpointRef> {
     let mut roots = superblock.checkpoints.clone();
     for base in superblock.moments.snapshots.iter().filter_map(|snapshot| snapshot.base) {
         if !roots.contains(&base) {
@@ -329,8 +345,8 @@ fn oldest_to_keep(superblock: &Superblock) -> Option<SequenceNumber> {
     superblock.checkpoints.first().filter(|_| enough).map(|oldest| oldest.stamp.as_of)
 }
 
-/// Objects of which nothing was live any more as of `oldest` and that no snapshot needs, each with the number at which its
-/// last block died: the first ones, `most` at most.
+/// The volume's own objects of which nothing was live any more as of `oldest` and that no snapshot needs, each with the number
+/// at which its last block died: the first ones, `most` at most.
 fn dead_objects(
     core: &Core,
     oldest: SequenceNumber,
@@ -338,11 +354,8 @@ fn dead_objects(
     most: usize,
 ) -> BTreeMap<SequenceNumber, SequenceNumber> {
     let mut dead = BTreeMap::new();
-    core.each_object(|state| {
-        let number = state.record.identity.number;
-        if let Some(died) = state.died_at.filter(|died| *died <= oldest && number <= oldest)
-            && !pins.need(number, died)
-        {
+    core.each_own_object(|state| {
+        if let Some((number, died)) = dead_by(state, oldest, pins) {
             dead.insert(number, died);
             if dead.len() > most {
                 dead.pop_last();
@@ -350,6 +363,18 @@ fn dead_objects(
         }
     });
     dead
+}
+
+/// An object's number, and at which its last block died, if nothing was live of it any more as of `oldest` and no snapshot
+/// needs it.
+fn dead_by(
+    state: &ObjectState,
+    oldest: SequenceNumber,
+    pins: &Pins,
+) -> Option<(SequenceNumber, SequenceNumber)> {
+    let number = state.record.identity.number;
+    let died = state.died_at.filter(|died| *died <= oldest && number <= oldest)?;
+    (!pins.need(number, died)).then_some((number, died))
 }
 
 fn numbers(ranges: &[NumberRange]) -> BTreeSet<SequenceNumber> {

@@ -11,12 +11,13 @@ use lsvd_backend::Listed;
 use lsvd_engine::{
     LastData, LogState, ObjectIndex, ObjectRecord, ObjectState, Place, Prefix, RegionContent, Replay,
 };
-use lsvd_format::checkpoint::{CheckpointStamp, PartId, RegionIndex, Root};
+use lsvd_format::checkpoint::{CheckpointStamp, PartId, RegionIndex, Root, RootPart};
 use lsvd_format::superblock::{CheckpointRef, Line, Superblock};
 use lsvd_format::{AnyHeader, ObjectIdentity, SequenceNumber, SuperblockNumber, names};
 
 use crate::Error;
 use crate::checkpoint::CHECKPOINTS_KEPT;
+use crate::clones;
 use crate::mend::{DAMAGED_TRIES, DAMAGED_WAIT_FIRST, Rebuilt, check_length, fitted, rebuild, tell_loss};
 use crate::regions::{Loaded, read_regions, read_root};
 use crate::root::newest_readable;
@@ -89,8 +90,8 @@ pub(crate) async fn recover(
                       the checkpoints' objects";
         return Err(store.corrupt(name, reason));
     }
-    let recovered = replay_log(store, superblock, &line, None, stop_at_damage).await?;
-    Ok(recovered.whole().expect("a log from its beginning can be followed"))
+    let recovered = replay_from_the_beginning(store, superblock, &line, stop_at_damage).await?;
+    Ok(recovered.expect("a log from its beginning can be followed"))
 }
 
 /// Recovers the volume for a reader, from the newest superblock, or with `skip_damaged` from the newest that can be read.
@@ -148,10 +149,12 @@ pub(crate) async fn read_prefix(
 ) -> Result<Option<Prefix>, Error> {
     let reason = match read_root(store, superblock.volume_id, checkpoint).await {
         Ok(root) => {
-            // What is kept for lost blocks alone is of no use here.
+            // What is kept for lost blocks alone is of no use here, and a clone's parents keep what it needs.
             let used: BTreeSet<u32> = root.regions.iter().map(|place| place.part).collect();
-            let mut parts =
-                (0..).zip(&root.parts).filter(|(nth, _)| used.contains(nth)).map(|(_, part)| part);
+            let own_from = root.own_from();
+            let is_needed =
+                |(nth, part): &(u32, &RootPart)| used.contains(nth) && part.part.as_of >= own_from;
+            let mut parts = (0..).zip(&root.parts).filter(is_needed).map(|(_, part)| part);
             match parts.find(|part| stored.get(&part.part) != Some(&part.object_bytes)) {
                 None => return Ok(Some(prefix_of(root))),
                 Some(part) => format!("'{}' is not there, or not whole", names::checkpoint_part(&part.part)),
@@ -205,13 +208,38 @@ pub(crate) async fn replay_log(
     stop_at_damage: bool,
 ) -> Result<Replayed, Error> {
     let may_lose = behind.as_ref().is_some_and(|behind| behind.may_lose);
+    replay(store, superblock, line, (behind, may_lose), stop_at_damage).await
+}
+
+/// Replays a line of the log from its beginning. What a clone began with has no other copy: what of it is damaged and can not be
+/// made again is lost, and nothing else is.
+pub(crate) async fn replay_from_the_beginning(
+    store: &VolumeStore,
+    superblock: &Superblock,
+    line: &Line,
+    stop_at_damage: bool,
+) -> Result<Option<Recovered>, Error> {
+    let may_lose = superblock.parent().is_some();
+    Ok(replay(store, superblock, line, (None, may_lose), stop_at_damage).await?.whole())
+}
+
+async fn replay(
+    store: &VolumeStore,
+    superblock: &Superblock,
+    line: &Line,
+    (behind, may_lose): (Option<Behind>, bool),
+    stop_at_damage: bool,
+) -> Result<Replayed, Error> {
     let (volume, size_bytes, window) =
         (superblock.volume_id, superblock.largest_size_bytes(), superblock.window);
     let (replay, behind) = match behind {
         Some(Behind { stamp, prefix, may_be_gone, .. }) => {
             (Replay::from(volume, size_bytes, window, prefix), Some((stamp, may_be_gone)))
         }
-        None => (Replay::new(volume, size_bytes, window, superblock.log_first_number), None),
+        None => {
+            let prefix = clones::prefix_to_begin_with(store, superblock).await?;
+            (Replay::from(volume, size_bytes, window, prefix), None)
+        }
     };
     let mut replay = replay.along(line);
     if let Some(layout) = &superblock.log_layout {
@@ -434,12 +462,13 @@ pub(crate) fn prefix_of(root: Root) -> Prefix {
         let state = ObjectState { record, live_blocks: object.live_blocks, died_at: object.died_at };
         (ObjectIndex(object.slot.0), state)
     });
+    let own_from = root.own_from();
     let places = root.regions.iter().map(|place| {
         let part = root.parts[place.part as usize].part;
         let (offset_bytes, length_bytes) = (place.offset_bytes, place.length_bytes);
         (place.region, Place { part, offset_bytes, length_bytes })
     });
-    Prefix::from_checkpoint(log, objects, places, root.parts.clone())
+    Prefix::from_checkpoint(log, objects, places, root.parts.clone()).sharing_below(own_from)
 }
 
 /// Whether an object is the mark of a writer that may not have archived what lay beyond it: none of that is its own.

@@ -82,6 +82,8 @@ async fn read_run(
     run: Vec<(RegionIndex, Place)>,
 ) -> Result<Vec<Loaded>, Error> {
     let (part, start, end) = bounds(&run);
+    // A clone's regions may lie where its parents stored them.
+    let (store, volume) = (store.store_of(part.as_of)?, store.volume_of(part.as_of, volume));
     let name = names::checkpoint_part(&part);
     let mut tries = 0;
     loop {

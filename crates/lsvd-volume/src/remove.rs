@@ -11,15 +11,17 @@ mod what;
 
 use futures::{StreamExt, TryStreamExt};
 use lsvd_backend::{Bucket, Listed};
-use lsvd_format::superblock::{Moments, Removal, Superblock};
-use lsvd_format::{BLOCK_BYTES, Epoch, NUMBER_MAX, SequenceNumber, VolumeId, WriterId, names};
+use lsvd_format::superblock::{Moments, Parent, Removal, Superblock};
+use lsvd_format::{
+    BLOCK_BYTES, Epoch, NUMBER_MAX, SequenceNumber, SuperblockNumber, VolumeId, WriterId, names,
+};
 
 use self::what::{Found, State, Targets, find, refuse_if_pinned};
 use crate::named::NamedState;
 use crate::occupancy::refuse_if_in_use;
 use crate::store::{Put, VolumeStore};
 use crate::takeover::{end_log, fenced_or, written_by};
-use crate::{Error, RemoveOptions};
+use crate::{Environment, Error, RemoveOptions};
 
 pub use self::what::Plan;
 
@@ -85,6 +87,21 @@ pub async fn remove(
     options: &RemoveOptions,
     progress: impl FnMut(Progress) + Send,
 ) -> Result<Removed, Error> {
+    remove_clone(bucket, options, progress, async |_, _| Ok(())).await
+}
+
+/// The same for a volume that may be a clone. When nothing is left of it but the version that says that it is being removed,
+/// `release` is told whose clone it is and its identity, and has the parent give up what that keeps for it:
+/// [`crate::Volume::remove_snapshot`] does.
+///
+/// # Errors
+/// As [`remove`], and what `release` says: call it again, which goes on there.
+pub async fn remove_clone<E: From<Error>>(
+    bucket: &Bucket,
+    options: &RemoveOptions,
+    progress: impl FnMut(Progress) + Send,
+    release: impl AsyncFnOnce(&Parent, VolumeId) -> Result<(), E>,
+) -> Result<Removed, E> {
     let store = VolumeStore::new(bucket.clone());
     let (found, named) = claim(&store, options).await?;
     let removal = match found.state {
@@ -102,6 +119,10 @@ pub async fn remove(
         deleting.fence(left.kept.as_slice()).await?;
     }
     deleting.older_versions().await?;
+    let last = named.get().await;
+    if let Some(parent) = last.parent() {
+        release(parent, last.volume_id).await?;
+    }
     if marker {
         let gone = Removal { fence, finished: true, ..removal };
         named.update(|superblock| *superblock = superblock.clone().with_removal(Some(gone))).await?;
@@ -332,9 +353,22 @@ fn bytes(listed: &[Listed]) -> u64 {
     listed.iter().map(|entry| entry.object_bytes).sum()
 }
 
+/// The only version of a volume that is gone, or was never made: a new one goes on behind its number, and with this number of
+/// the log.
+pub(crate) fn marker(
+    environment: &Environment,
+    volume_id: VolumeId,
+    number: SuperblockNumber,
+    log_next: SequenceNumber,
+) -> Superblock {
+    let removal = Removal { fence: None, log_next, finished: true };
+    let epoch = Epoch(number.0);
+    Superblock { volume_id, epoch, written_unix_ms: (environment.now_unix_ms)(), ..unreadable(environment) }
+        .with_removal(Some(removal))
+}
+
 /// What stands for the superblock of a volume of which no version can be read.
-fn unreadable(options: &RemoveOptions) -> Superblock {
-    let environment = &options.environment;
+fn unreadable(environment: &Environment) -> Superblock {
     Superblock {
         volume_id: VolumeId((environment.random)()),
         epoch: Epoch(1),
@@ -353,6 +387,7 @@ fn unreadable(options: &RemoveOptions) -> Superblock {
         checkpoints: Vec::new(),
         condemned: Vec::new(),
         moments: Moments::default(),
+        log_follows: None,
         parents: Vec::new(),
         removal: None,
         written_unix_ms: 0,

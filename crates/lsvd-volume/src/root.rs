@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use lsvd_backend::Bucket;
 use lsvd_engine::LastData;
-use lsvd_format::superblock::{Moments, Snapshot, Superblock};
+use lsvd_format::superblock::{Moments, Parent, Snapshot, Superblock};
 use lsvd_format::v1::parse_v1_name;
 use lsvd_format::{
     BLOCK_BYTES, Epoch, JournalId, LogLayout, ObjectFormat, SequenceNumber, SuperblockNumber,
@@ -84,6 +84,25 @@ pub struct VolumeInfo {
     pub last_data: Option<LastData>,
     /// When the superblock version that counts was written, by its writer's clock, in milliseconds since 1970.
     pub written_unix_ms: u64,
+    /// The volumes that it shares objects with, if it is a clone: the one that it was cloned from last.
+    pub parents: Vec<Parent>,
+    /// Bytes of live blocks that lie in their objects.
+    pub shared_bytes: u64,
+    /// The clones that share objects with it, as far as it knows.
+    pub clones: Vec<CloneInfo>,
+}
+
+/// A clone, as its parent knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloneInfo {
+    /// The snapshot that is kept for it.
+    pub snapshot: String,
+    /// The moment that it begins with.
+    pub as_of: SequenceNumber,
+    /// The clone's identity.
+    pub volume_id: VolumeId,
+    /// Where it is, from the parent's own prefix.
+    pub path: String,
 }
 
 /// A checkpoint that the superblock names.
@@ -96,10 +115,11 @@ pub struct CheckpointInfo {
 }
 
 impl VolumeInfo {
-    /// Bytes of the log for each live byte; `None` where nothing is live.
+    /// Bytes of the log for each live byte that lies in it; `None` where none does.
     #[allow(clippy::cast_precision_loss)] // a ratio
     pub fn space_amplification(&self) -> Option<f64> {
-        (self.live_bytes > 0).then(|| self.log_bytes as f64 / self.live_bytes as f64)
+        let live_bytes = self.live_bytes - self.shared_bytes;
+        (live_bytes > 0).then(|| self.log_bytes as f64 / live_bytes as f64)
     }
 }
 
@@ -129,7 +149,7 @@ pub async fn create(bucket: &Bucket, options: &CreateOptions) -> Result<Created,
         )));
     }
     let guarantees = probe_for_creation(&store, &options.environment, options.unsafe_single_writer).await?;
-    let log = NewLog { layout, first, reached: None };
+    let log = NewLog { layout, first, reached: None, clone: None, has_lost_blocks: false };
     let volume_id = put_first_superblock(&store, options, log, marker.map(|(number, _)| number)).await?;
     Ok(Created { volume_id, guarantees })
 }
@@ -196,6 +216,10 @@ pub(crate) struct NewLog {
     pub(crate) layout: Option<LogLayout>,
     pub(crate) first: SequenceNumber,
     pub(crate) reached: Option<SequenceNumber>,
+    /// The identity of a clone, and its parents.
+    pub(crate) clone: Option<(VolumeId, Vec<Parent>)>,
+    /// Whether blocks may be lost in what it begins with.
+    pub(crate) has_lost_blocks: bool,
 }
 
 /// Creates the superblock that makes a volume, behind the marker of one that was removed.
@@ -207,8 +231,9 @@ pub(crate) async fn put_first_superblock(
 ) -> Result<VolumeId, Error> {
     let environment = &options.environment;
     let number = marker.map_or(SuperblockNumber(1), SuperblockNumber::next);
-    let superblock = Superblock {
-        volume_id: VolumeId((environment.random)()),
+    let (volume_id, parents) = log.clone.unwrap_or_else(|| (VolumeId((environment.random)()), Vec::new()));
+    let mut superblock = Superblock {
+        volume_id,
         epoch: Epoch(number.0),
         writer_id: WriterId((environment.random)()),
         size_bytes: options.size_bytes,
@@ -225,6 +250,7 @@ pub(crate) async fn put_first_superblock(
         checkpoints: Vec::new(),
         condemned: Vec::new(),
         moments: Moments::default(),
+        log_follows: None,
         parents: Vec::new(),
         removal: None,
         written_unix_ms: (environment.now_unix_ms)(),
@@ -233,7 +259,11 @@ pub(crate) async fn put_first_superblock(
         features_to_write: Vec::new(),
         unknown: serde_json::Map::new(),
     }
-    .with_layout(log.layout);
+    .with_layout(log.layout)
+    .with_parents(parents);
+    if log.has_lost_blocks {
+        superblock = superblock.with_lost_blocks();
+    }
     let exists = || Err(Error::Exists { volume: store.label() });
     match store.put_superblock(number, &superblock).await? {
         // It may be a number that was pruned since the first look: then the volume is another's.
@@ -365,10 +395,13 @@ pub async fn inspect(bucket: &Bucket) -> Result<VolumeInfo, Error> {
         unsafe_single_writer: superblock.unsafe_single_writer,
         log_first_number: superblock.log_first_number,
         closed_cleanly: superblock.closed_at.is_some(),
-        durable_number: replay.last().map(|(number, _)| number),
+        durable_number: replay
+            .last()
+            .map(|(number, _)| number)
+            .or(superblock.parent().map(|parent| parent.as_of)),
         log_objects: log.len() as u64,
         log_bytes,
-        live_bytes: replay.prefix().objects().totals().live_blocks * BLOCK_BYTES,
+        live_bytes: replay.prefix().objects().totals().shown_bytes(),
         bucket_bytes: log_bytes + beside_bytes,
         checkpoints: checkpoints.collect(),
         tail_objects: replay.objects_processed(),
@@ -377,6 +410,17 @@ pub async fn inspect(bucket: &Bucket) -> Result<VolumeInfo, Error> {
         journal: superblock.journal,
         last_data: replay.last_data(),
         written_unix_ms: superblock.written_unix_ms,
+        shared_bytes: replay.prefix().objects().totals().shared_blocks * BLOCK_BYTES,
+        clones: superblock
+            .pinned_for_clones()
+            .map(|(snapshot, clone)| CloneInfo {
+                snapshot: snapshot.name.clone(),
+                as_of: snapshot.as_of,
+                volume_id: clone.volume_id,
+                path: clone.path.clone(),
+            })
+            .collect(),
+        parents: superblock.parents,
         log_layout: superblock.log_layout,
     })
 }

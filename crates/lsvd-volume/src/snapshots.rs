@@ -110,12 +110,41 @@ impl Volume {
     /// Removes a snapshot: what nothing else needs is deleted behind the clients.
     ///
     /// # Errors
-    /// [`Error::NoMoment`] if there is none of this name; the store's, as for [`Volume::create_snapshot`].
+    /// [`Error::NoMoment`] if there is none of this name; [`Error::KeptForClone`] if a clone needs it, or may; the store's, as for
+    /// [`Volume::create_snapshot`].
     pub async fn remove_snapshot(&self, name: &str) -> Result<(), Error> {
+        self.remove(name, false).await
+    }
+
+    /// The same also for a snapshot that is kept for a clone of which nothing is at its place: it was never made, or what was
+    /// there was lost. Nobody who was about to make it can any more.
+    ///
+    /// # Errors
+    /// As for [`Volume::remove_snapshot`]; a clone that is there is not passed over.
+    pub async fn remove_snapshot_of_lost_clone(&self, name: &str) -> Result<(), Error> {
+        self.remove(name, true).await
+    }
+
+    async fn remove(&self, name: &str, force: bool) -> Result<(), Error> {
         self.check_writable()?;
+        let checked = match self.named().get().await.snapshot(name) {
+            Some(found) => Some(self.check_released(found.clone(), force).await?),
+            None => None,
+        };
         let removed = self.named().try_update(|superblock| {
-            if superblock.snapshot(name).is_none() {
+            let Some(found) = superblock.snapshot(name) else {
                 return Err(no_snapshot(&self.label(), superblock, name));
+            };
+            if let Some(clone) = &found.clone
+                && Some(found) != checked.as_ref()
+            {
+                // It came since it was looked at.
+                return Err(Error::KeptForClone {
+                    volume: self.label(),
+                    snapshot: name.to_owned(),
+                    clone: clone.path.clone(),
+                    what: "it was made just now".to_owned(),
+                });
             }
             let mut moments = superblock.moments.clone();
             moments.snapshots.retain(|snapshot| snapshot.name != name);
@@ -171,29 +200,21 @@ impl Volume {
     }
 
     /// Tells collection what snapshots keep.
-    fn keep(&self, superblock: &Superblock) {
+    pub(crate) fn keep(&self, superblock: &Superblock) {
         let newest = superblock.pins().newest();
         self.core().engine(|engine| engine.set_kept_until(newest));
     }
 }
 
 /// A snapshot that the version before can reach.
-fn snapshot_of(
+pub(crate) fn snapshot_of(
     label: &str,
     superblock: &Superblock,
     (name, automatic): (&str, bool),
     as_of: SequenceNumber,
     is_poor: impl Fn(&CheckpointRef) -> bool,
 ) -> Result<Snapshot, Error> {
-    let snapshots = &superblock.moments.snapshots;
-    if superblock.snapshot(name).is_some() {
-        return Err(taken(label, name));
-    }
-    if snapshots.len() >= SNAPSHOTS_MAX {
-        return Err(Error::Invalid(format!(
-            "volume '{label}' has {SNAPSHOTS_MAX} snapshots, and can not have more: remove some"
-        )));
-    }
+    check_room(label, superblock, name)?;
     let kept = &superblock.checkpoints;
     let reaches = |kept: &&CheckpointRef| kept.stamp.as_of <= as_of;
     let good = kept.iter().rev().filter(reaches).find(|kept| !is_poor(kept));
@@ -205,6 +226,19 @@ fn snapshot_of(
     let size_bytes = superblock.size_bytes.max(superblock.size_bytes_at(&superblock.line(as_of)));
     let (name, created_unix_ms) = (name.to_owned(), superblock.written_unix_ms);
     Ok(Snapshot { name, as_of, base, size_bytes, created_unix_ms, automatic, clone: None })
+}
+
+/// Whether there is room for one more snapshot, of this name.
+pub(crate) fn check_room(label: &str, superblock: &Superblock, name: &str) -> Result<(), Error> {
+    if superblock.snapshot(name).is_some() {
+        return Err(taken(label, name));
+    }
+    if superblock.moments.snapshots.len() >= SNAPSHOTS_MAX {
+        return Err(Error::Invalid(format!(
+            "volume '{label}' has {SNAPSHOTS_MAX} snapshots, and can not have more: remove some"
+        )));
+    }
+    Ok(())
 }
 
 /// There is a snapshot of this name.

@@ -2,7 +2,8 @@
 //!
 //! The one place that resolves lost answers (rule 2): "already exists" is never believed, the stored object is read and
 //! says whose it is. Knows no order of steps: take-over and uploads do. Learns what the log's objects are called from the
-//! first superblock that it reads: that never changes.
+//! first superblock that it reads, and with which volumes a clone shares objects: neither ever changes, but that a clone may
+//! need them no more.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,10 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use lsvd_backend::{Bucket, Created, PutPayload, Site, Verb};
 use lsvd_format::log_object::Header;
-use lsvd_format::superblock::{self, Superblock};
+use lsvd_format::superblock::{self, Parent, Superblock};
 use lsvd_format::{
-    AnyHeader, DecodeError, Epoch, LogLayout, ObjectFormat, SequenceNumber, SuperblockNumber, decode_any,
-    names,
+    AnyHeader, DecodeError, Epoch, LogLayout, ObjectFormat, SequenceNumber, SuperblockNumber, VolumeId,
+    decode_any, names,
 };
 use tokio::time::Instant;
 
@@ -38,6 +39,15 @@ pub(crate) struct VolumeStore {
     label: Arc<str>,
     /// What the superblocks say of the log's layout, since one was read.
     layout: Arc<OnceLock<Option<LogLayout>>>,
+    /// The volumes that this one is a clone of, since a superblock said so: ascending.
+    parents: Arc<OnceLock<Vec<Home>>>,
+}
+
+/// Where a parent's objects are.
+#[derive(Debug)]
+struct Home {
+    parent: Parent,
+    store: OnceLock<VolumeStore>,
 }
 
 /// Whose object is stored under the number that was put.
@@ -59,7 +69,7 @@ pub(crate) struct ListedLog {
 impl VolumeStore {
     pub(crate) fn new(bucket: Bucket) -> Self {
         let label = Arc::from(bucket.label());
-        Self { bucket, label, layout: Arc::default() }
+        Self { bucket, label, layout: Arc::default(), parents: Arc::default() }
     }
 
     /// A volume to be, whose log has this layout.
@@ -98,6 +108,39 @@ impl VolumeStore {
     /// Where the log's objects lie.
     pub(crate) fn log_folder(&self) -> &str {
         self.layout().map_or(names::LOG_FOLDER, |layout| &layout.prefix)
+    }
+
+    /// Whose objects have this number, among which this volume's own are, and its parents' if it is a clone.
+    fn home(&self, number: SequenceNumber) -> Option<&Home> {
+        let parents = self.parents.get()?;
+        parents.get(parents.partition_point(|home| home.parent.as_of < number))
+    }
+
+    /// The volume that an object or a part with this number belongs to: `own`, or a parent.
+    pub(crate) fn volume_of(&self, number: SequenceNumber, own: VolumeId) -> VolumeId {
+        self.home(number).map_or(own, |home| home.parent.volume_id)
+    }
+
+    /// Where the object or part with this number is: here, or with a parent.
+    ///
+    /// # Errors
+    /// The store's, if a parent can not be reached.
+    pub(crate) fn store_of(&self, number: SequenceNumber) -> Result<&VolumeStore, Error> {
+        let Some(home) = self.home(number) else { return Ok(self) };
+        if let Some(store) = home.store.get() {
+            return Ok(store);
+        }
+        let store = self.beside(&home.parent.path)?.with_layout(home.parent.log_layout.clone());
+        Ok(home.store.get_or_init(|| store))
+    }
+
+    /// Another volume in the same bucket, by its path from this one's prefix.
+    ///
+    /// # Errors
+    /// The store's, if the path leads out of it.
+    pub(crate) fn beside(&self, path: &str) -> Result<VolumeStore, Error> {
+        let bucket = self.bucket.beside(path).map_err(|error| self.store_error(error))?;
+        Ok(VolumeStore::new(bucket))
     }
 
     pub(crate) fn bucket(&self) -> &Bucket {
@@ -160,6 +203,10 @@ impl VolumeStore {
         }
         if *self.layout.get_or_init(|| superblock.log_layout.clone()) != superblock.log_layout {
             return Err(self.corrupt(name, "it says something else of the log's layout than another version"));
+        }
+        if !superblock.parents.is_empty() {
+            let home = |parent: &Parent| Home { parent: parent.clone(), store: OnceLock::new() };
+            self.parents.get_or_init(|| superblock.parents.iter().map(home).collect());
         }
         Ok(Some(superblock))
     }

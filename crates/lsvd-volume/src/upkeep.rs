@@ -63,6 +63,10 @@ impl Upkeep {
         Self { core, named, options, checkpointer, reclaimer, collector, checkpointed, advanced, died_bytes }
     }
 
+    pub(crate) fn named(&self) -> &NamedState {
+        &self.named
+    }
+
     /// Runs until the volume ends; whoever holds the lock meanwhile does it in its place.
     pub(crate) async fn run(upkeep: Arc<Mutex<Self>>, look_every: Duration) {
         loop {
@@ -119,7 +123,7 @@ impl Upkeep {
         let kept = self.named.get().await.checkpoints;
         let newest = kept.last().map_or(SequenceNumber(0), |newest| newest.stamp.as_of);
         self.core.engine(|engine| {
-            let objects = engine.prefix().objects().iter();
+            let objects = engine.prefix().objects().own();
             let with_payload = objects.filter(|(_, state)| state.record.payload_blocks > 0);
             let dead = with_payload.filter(|(_, state)| state.died_at.is_some_and(|at| at <= newest));
             dead.map(|(_, state)| state.record.identity.number).collect()

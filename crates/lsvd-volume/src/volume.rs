@@ -161,6 +161,8 @@ pub struct Stats {
     pub dead_bytes: u64,
     /// Bytes of blocks that the extent map points at.
     pub live_bytes: u64,
+    /// Of these, such as lie in objects of the volumes that this one is a clone of.
+    pub shared_bytes: u64,
     /// Last durable number.
     pub durable_number: u64,
 }
@@ -466,6 +468,11 @@ impl Volume {
             true => Err(Error::ReadOnly { volume: self.label() }),
             false => Ok(()),
         }
+    }
+
+    /// What is done behind the clients; `None` where nothing is.
+    pub(crate) fn upkeep(&self) -> Option<&Mutex<Upkeep>> {
+        self.inner.upkeep.as_deref()
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

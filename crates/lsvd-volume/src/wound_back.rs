@@ -29,7 +29,9 @@ pub(crate) async fn recover_shorter(
         Err(error) => return Err(error),
     };
     let line = superblock.own_line();
-    if let Some(recovered) = replay_log(store, superblock, &line, None, true).await?.whole() {
+    if !superblock.is_cut()
+        && let Some(recovered) = replay_log(store, superblock, &line, None, true).await?.whole()
+    {
         let ends_there = recovered.damage.is_none() && recovered.strays.is_empty();
         let begins = recovered.replay.objects_processed() > 0;
         if ends_there && begins && live_but_gone(store, superblock, &recovered).await?.is_empty() {
@@ -61,6 +63,15 @@ pub(crate) async fn drop_what_lies_behind(
         .iter()
         .cloned()
         .partition(|snapshot| snapshot.as_of < next || !line.contains(snapshot.as_of));
+    // What it needs of what is left may die and go: then nobody could read it.
+    if let Some(clone) = lost.iter().find_map(|snapshot| snapshot.clone.as_ref()) {
+        return Err(Error::Invalid(format!(
+            "what is left of the log of volume '{}' ends before the moment that its clone at {} (from there) needs: restore the \
+             objects, or remove the clone",
+            store.label(),
+            clone.path
+        )));
+    }
     if kept.len() == superblock.checkpoints.len() && lost.is_empty() {
         return Ok(());
     }

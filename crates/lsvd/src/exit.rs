@@ -108,7 +108,7 @@ pub(crate) fn of_volume(error: &lsvd_volume::Error) -> Exit {
         | Error::NoMoment { .. }
         | Error::Unreachable { .. }
         | Error::Removed { .. } => Exit::Existence,
-        Error::Pinned { .. } => Exit::Pinned,
+        Error::Pinned { .. } | Error::KeptForClone { .. } | Error::NeedsParent { .. } => Exit::Pinned,
         Error::UnsafeStore { .. } => Exit::UnsafeStore,
         Error::InUse { .. } | Error::LogGrowing { .. } => Exit::InUse,
         Error::Journal { .. } | Error::JournalNeeded { .. } | Error::JournalPassedOver { .. } => {

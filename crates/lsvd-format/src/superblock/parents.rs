@@ -2,7 +2,7 @@
 //!
 //! A clone begins with a moment of its parent, and its log with a number above that. So of all that its map points into, the
 //! number says whose it is. Knows paths as texts, not what lies there. Invariants:
-//! 1. the features that go with parents and with pins of clones are there if and only if those are;
+//! 1. the features that go with clones and with their pins are there if and only if those are;
 //! 2. parents ascend by their moments, the nearest is the last, and all are below the clone's first number;
 //! 3. no volume is its own parent, and none is there twice.
 
@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::Superblock;
 use crate::{LogLayout, NUMBER_MAX, SequenceNumber, VolumeId};
 
-/// Of `features_to_read` while a volume has a parent: whoever does not know clones would take it for an empty volume.
+/// Of `features_to_read` of a clone, for good: whoever does not know clones would take its log's beginning for that of an empty
+/// volume.
 pub const FEATURE_CLONE: &str = "clone";
 /// Of `features_to_write` while a snapshot is a clone's: whoever does not know clones would remove it.
 pub const FEATURE_CLONED: &str = "cloned";
@@ -42,14 +43,35 @@ pub struct PinnedFor {
     pub volume_id: VolumeId,
     /// Where it is, from the parent's own prefix.
     pub path: String,
+    /// It is not to be made any more: somebody is about to remove what is kept for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given_up: bool,
 }
 
 impl Superblock {
-    /// The same with these parents, or none, and the feature that goes with them.
+    /// The same as a clone that shares objects with these parents, of which there is one at least.
     pub fn with_parents(mut self, parents: Vec<Parent>) -> Self {
-        super::moments::set_feature(&mut self.features_to_read, FEATURE_CLONE, !parents.is_empty());
+        self = self.with_log_follows(parents.last().map(|parent| parent.as_of));
         self.parents = parents;
         self
+    }
+
+    /// The same sharing nothing with any parent any more. Its log still begins behind one's moment.
+    pub fn without_parents(mut self) -> Self {
+        self.parents = Vec::new();
+        self
+    }
+
+    pub(super) fn with_log_follows(mut self, log_follows: Option<SequenceNumber>) -> Self {
+        super::moments::set_feature(&mut self.features_to_read, FEATURE_CLONE, log_follows.is_some());
+        self.log_follows = log_follows;
+        self
+    }
+
+    /// Whether its log can not be replayed from its beginning, as that is behind a moment of another volume with which it shares
+    /// nothing any more.
+    pub fn is_cut(&self) -> bool {
+        self.log_follows.is_some() && self.parents.is_empty()
     }
 
     /// The volume that it was cloned from, unless it shares nothing with it any more.
@@ -60,8 +82,11 @@ impl Superblock {
     /// Whether the parents are possible ones.
     pub(super) fn check_parents(&self) -> Result<(), String> {
         let says_so = self.features_to_read.iter().any(|feature| feature == FEATURE_CLONE);
-        if says_so == self.parents.is_empty() {
-            return Err(format!("parents and {FEATURE_CLONE:?} in features_to_read go together"));
+        if says_so != self.log_follows.is_some() {
+            return Err(format!("log_follows and {FEATURE_CLONE:?} in features_to_read go together"));
+        }
+        if self.parents.last().is_some_and(|last| Some(last.as_of) != self.log_follows) {
+            return Err("the log follows another moment than that of the last of the parents".to_owned());
         }
         if self.parents.len() > PARENTS_MAX {
             return Err(format!("{} parents, where {PARENTS_MAX} is the most", self.parents.len()));
@@ -69,9 +94,8 @@ impl Superblock {
         if !self.parents.is_sorted_by(|a, b| a.as_of < b.as_of) {
             return Err("the parents are not in the order of their moments".to_owned());
         }
-        if let Some(last) = self.parents.last().filter(|last| last.as_of >= self.log_first_number) {
-            let (as_of, first) = (last.as_of, self.log_first_number);
-            return Err(format!("a parent as of {as_of} of a log from {first} on"));
+        if let Some(follows) = self.log_follows.filter(|follows| *follows >= self.log_first_number) {
+            return Err(format!("a log from {} on that follows {follows}", self.log_first_number));
         }
         let mut volumes: Vec<VolumeId> = self.parents.iter().map(|parent| parent.volume_id).collect();
         volumes.push(self.volume_id);

@@ -117,6 +117,7 @@ impl Volume {
             checkpoints: Vec::new(),
             condemned: Vec::new(),
             moments: Moments::default(),
+            log_follows: None,
             parents: Vec::new(),
             removal: None,
             written_unix_ms: 0,

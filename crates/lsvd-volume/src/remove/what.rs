@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use lsvd_backend::Listed;
-use lsvd_format::superblock::{Removal, Superblock};
+use lsvd_format::superblock::{Parent, Removal, Superblock};
 use lsvd_format::{JournalId, SequenceNumber, SuperblockNumber, VolumeId, names};
 
 use super::{bytes, unreadable};
@@ -42,6 +42,8 @@ pub struct Plan {
     pub goes_on: bool,
     /// The superblock is damaged or missing.
     pub damaged: bool,
+    /// The volume that it is a clone of, which keeps a moment for it.
+    pub parent: Option<Parent>,
 }
 
 impl Plan {
@@ -63,6 +65,7 @@ impl Plan {
             journal: found.superblock.journal,
             goes_on: matches!(found.state, State::Removing(_) | State::Gone(_)),
             damaged: matches!(found.state, State::Damaged),
+            parent: found.superblock.parent().cloned(),
         }
     }
 }
@@ -106,7 +109,7 @@ pub(super) async fn find(store: &VolumeStore, options: &RemoveOptions) -> Result
     }
     let (superblock, is_read) = match newest_version(store, true).await {
         Ok((_, superblock)) => (superblock, true),
-        Err(Error::Corrupt { .. } | Error::NotFound { .. }) => (unreadable(options), false),
+        Err(Error::Corrupt { .. } | Error::NotFound { .. }) => (unreadable(&options.environment), false),
         Err(error) => return Err(error),
     };
     let number = store.superblock_numbers(None).await?.last().copied().unwrap_or(SuperblockNumber(0));
@@ -117,6 +120,13 @@ pub(super) async fn find(store: &VolumeStore, options: &RemoveOptions) -> Result
 /// who is to remove them first.
 pub(super) fn refuse_if_pinned(store: &VolumeStore, superblock: &Superblock) -> Result<(), Error> {
     let kept = superblock.moments.snapshots.iter().filter(|snapshot| !snapshot.automatic);
+    let clones: Vec<&str> = superblock.pinned_for_clones().map(|(_, clone)| clone.path.as_str()).collect();
+    if !clones.is_empty() {
+        return Err(Error::Pinned {
+            volume: store.label(),
+            by: format!("its clones at {} (from there) share its objects", clones.join(", ")),
+        });
+    }
     let kept: Vec<&str> = kept.map(|snapshot| snapshot.name.as_str()).collect();
     if !kept.is_empty() {
         return Err(Error::Pinned {

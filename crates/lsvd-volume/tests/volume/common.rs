@@ -485,6 +485,12 @@ impl World {
         world
     }
 
+    /// Another place in the same bucket.
+    pub(crate) fn beside(&self, name: &str) -> Self {
+        let bucket = self.bucket.beside(&format!("../{name}")).unwrap();
+        Self { store: self.store.clone(), bucket, environment: self.environment.clone() }
+    }
+
     pub(crate) fn create_options(&self) -> CreateOptions {
         let environment = self.environment.clone();
         CreateOptions { window: WINDOW, environment, ..CreateOptions::new(64 * MIB) }

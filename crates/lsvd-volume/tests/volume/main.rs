@@ -6,6 +6,7 @@
 
 mod adoption;
 mod checkpoints;
+mod clones;
 mod closing;
 mod collection;
 mod common;
