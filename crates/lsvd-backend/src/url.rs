@@ -112,6 +112,32 @@ impl BucketUrl {
         }
     }
 
+    /// The way from here to another URL of the same store: `..` for each folder up, then names. `None` where it is another store, or
+    /// the same place.
+    pub fn path_to(&self, other: &BucketUrl) -> Option<String> {
+        if (self.scheme, &self.bucket) != (other.scheme, &other.bucket) || self.segments == other.segments {
+            return None;
+        }
+        let shared = self.segments.iter().zip(&other.segments).take_while(|(a, b)| a == b).count();
+        let up = self.segments[shared..].iter().map(|_| "..");
+        let down = other.segments[shared..].iter().map(String::as_str);
+        Some(up.chain(down).collect::<Vec<_>>().join("/"))
+    }
+
+    /// The URL to which such a way leads from here; `None` if it leads out of the store, or has a name that can not be.
+    pub fn beside(&self, path: &str) -> Option<BucketUrl> {
+        let mut segments = self.segments.clone();
+        for segment in path.split('/') {
+            if segment == ".." {
+                segments.pop()?;
+            } else {
+                check_segment(segment).ok()?;
+                segments.push(segment.to_owned());
+            }
+        }
+        Some(BucketUrl { segments, ends_in_slash: false, ..self.clone() })
+    }
+
     /// The URL of what is called `segment` in here.
     ///
     /// # Errors

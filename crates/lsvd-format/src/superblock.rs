@@ -23,7 +23,9 @@ pub use moments::{
     SNAPSHOT_NAME_BYTES_MAX, SNAPSHOTS_MAX, SizeSince, Snapshot, check_snapshot_name,
 };
 pub use named::{CheckpointRef, NumberRange};
-pub use parents::{FEATURE_CLONE, FEATURE_CLONED, PARENTS_MAX, PATH_BYTES_MAX, Parent, PinnedFor};
+pub use parents::{
+    FEATURE_CLONE, FEATURE_CLONED, PARENTS_MAX, PATH_BYTES_MAX, Parent, PinnedFor, check_path,
+};
 pub use pins::Pins;
 
 use crate::wire::len_bytes;

@@ -10,7 +10,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use lsvd_backend::Bucket;
 use lsvd_engine::{Prefix, Request};
-use lsvd_format::superblock::{CheckpointRef, Line, PARENTS_MAX, Parent, PinnedFor, Snapshot, Superblock};
+use lsvd_format::superblock::{
+    CheckpointRef, Line, PARENTS_MAX, Parent, PinnedFor, Snapshot, Superblock, check_path,
+};
 use lsvd_format::{NUMBER_MAX, SequenceNumber, SuperblockNumber, VolumeId};
 
 use crate::moments::{Moment, is_held, oldest_held, recover_at};
@@ -129,6 +131,7 @@ impl Volume {
     ) -> Result<Snapshot, Error> {
         let name = format!("clone-{volume_id}");
         self.check_snapshot(&name)?;
+        check_path(path).map_err(Error::Invalid)?;
         let clone = PinnedFor { volume_id, path: path.to_owned(), given_up: false };
         let core = self.core();
         if let Some(moment) = moment {
@@ -333,6 +336,8 @@ pub async fn create_clone(
             store.label()
         )));
     }
+    let parents = parents(&theirs, parent_path, pin.as_of);
+    parents.iter().try_for_each(|parent| check_path(&parent.path)).map_err(Error::Invalid)?;
     // What the store promises, it promises here as there.
     let options = CreateOptions {
         window: theirs.window,
@@ -344,7 +349,7 @@ pub async fn create_clone(
         layout: None,
         first,
         reached: None,
-        clone: Some((volume_id, parents(&theirs, parent_path, pin.as_of))),
+        clone: Some((volume_id, parents)),
         has_lost_blocks: theirs.has_lost_blocks(),
     };
     put_first_superblock(&store, &options, log, marker.map(|(number, _)| number)).await?;

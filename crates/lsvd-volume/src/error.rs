@@ -148,7 +148,7 @@ pub enum Error {
     },
     /// A clone that is flattened holds all its data itself, but something of it needs its parent still: it says what and what can be
     /// done.
-    #[error("volume '{volume}' shares nothing new with its parent, but {what}")]
+    #[error("volume '{volume}': it has copied all that it shows, but {what}")]
     NeedsParent {
         /// The volume.
         volume: Arc<str>,

@@ -6,6 +6,7 @@
 
 mod adopt;
 mod attach;
+mod clone;
 mod create;
 mod demo;
 mod diff;
@@ -31,6 +32,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::adopt::Adopt;
 pub(crate) use self::attach::{Attach, Detach};
+pub(crate) use self::clone::{CloneOf, Flatten};
 pub(crate) use self::create::Create;
 pub(crate) use self::demo::Demo;
 pub(crate) use self::diff::Diff;
@@ -64,13 +66,13 @@ Exit codes:
   5    corrupt, or written by a newer lsvd
   6    not there, or there already; a moment that can not be reached
   7    the store does not hold create-only PUT, and nobody vouched for a single writer
-  8    --if-free, adopt, gc, upgrade, resize, rollback, snapshot, rm: somebody else seems to write the volume
+  8    --if-free, adopt, gc, upgrade, resize, rollback, snapshot, clone, flatten, rm: somebody else seems to write the volume
   9    the local journal is needed, damaged, in use or another volume's, or its disk failed
-  10   rm: something that is kept needs the volume
+  10   rm, snapshot rm, flatten: something that is kept needs the volume or the snapshot
   130  stopped at once by a second signal
 
 Volumes are named by URL: file:///DIR/VOLUME, s3://BUCKET/PREFIX/VOLUME, az://CONTAINER/PREFIX/VOLUME,
-gs://BUCKET/PREFIX/VOLUME, memory://NAME/VOLUME; serve, info and diff take a moment of one behind it: URL@SNAPSHOT, URL@NUMBER
+gs://BUCKET/PREFIX/VOLUME, memory://NAME/VOLUME; serve, info, diff and clone take a moment of one behind it: URL@SNAPSHOT, URL@NUMBER
 of the log, URL@2026-11-25T20:00:00Z. Credentials come from the environment (AWS_ACCESS_KEY_ID and the
 like) or from a profile, never from the command line.";
 
@@ -152,6 +154,8 @@ impl Cli {
             Command::Rollback(arguments) => Some(arguments.lines),
             Command::Diff(arguments) => Some(arguments.lines),
             Command::Resize(arguments) => Some(arguments.lines),
+            Command::Clone(arguments) => Some(arguments.common.lines),
+            Command::Flatten(arguments) => Some(arguments.common.lines),
             Command::Snapshot(arguments) => Some(match &arguments.act {
                 SnapshotAct::Create(arguments) => arguments.common.lines,
                 SnapshotAct::Group(arguments) => arguments.lines,
@@ -205,6 +209,10 @@ pub(crate) enum Command {
     Resize(Resize),
     /// Make, list and remove snapshots: named moments of a volume that stay
     Snapshot(Snapshot),
+    /// Make a writable volume that begins as another one was at a moment, sharing its objects
+    Clone(CloneOf),
+    /// Copy what a clone shares, so that it lives without its parent
+    Flatten(Flatten),
     /// Examine a store: what it promises, what it permits, how fast it is, what its settings would do to a volume
     Doctor(Doctor),
     /// Create, serve, write, kill, recover and verify a volume in a temporary directory

@@ -4,6 +4,7 @@
 
 mod changes;
 mod cli;
+mod clones;
 mod collection;
 mod commands;
 mod control;
@@ -64,6 +65,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Diff(arguments) => on_runtime(commands::diff::run(arguments)),
         Command::Resize(arguments) => on_runtime(commands::resize::run(arguments)),
         Command::Snapshot(arguments) => on_runtime(commands::snapshot::run(arguments)),
+        Command::Clone(arguments) => on_runtime(commands::clone::run(arguments)),
+        Command::Flatten(arguments) => on_runtime(commands::clone::flatten(arguments)),
         Command::Doctor(arguments) => on_runtime(commands::doctor::run(arguments)),
         Command::Demo(arguments) => on_runtime(demo::run(arguments)),
         Command::Licenses => commands::manual::licenses(),

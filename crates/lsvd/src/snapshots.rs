@@ -14,6 +14,16 @@ pub(crate) struct SnapshotJson {
     pub(crate) size_bytes: u64,
     pub(crate) created_unix_ms: u64,
     pub(crate) automatic: bool,
+    /// The clone that it is kept for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) clone: Option<CloneJson>,
+}
+
+/// A clone, as its parent knows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CloneJson {
+    pub(crate) volume_id: String,
+    pub(crate) path: String,
 }
 
 impl From<&Snapshot> for SnapshotJson {
@@ -24,6 +34,10 @@ impl From<&Snapshot> for SnapshotJson {
             size_bytes: snapshot.size_bytes,
             created_unix_ms: snapshot.created_unix_ms,
             automatic: snapshot.automatic,
+            clone: snapshot
+                .clone
+                .as_ref()
+                .map(|clone| CloneJson { volume_id: clone.volume_id.to_string(), path: clone.path.clone() }),
         }
     }
 }
@@ -87,9 +101,16 @@ pub(crate) async fn create(
 ///
 /// # Errors
 /// As of [`Volume::remove_snapshot`]; those before the one that failed are removed.
-pub(crate) async fn remove(volume: &Volume, names: &[String]) -> Result<ChangedSnapshots, Error> {
+pub(crate) async fn remove(
+    volume: &Volume,
+    names: &[String],
+    force: bool,
+) -> Result<ChangedSnapshots, Error> {
     for name in names {
-        volume.remove_snapshot(name).await?;
+        match force {
+            true => volume.remove_snapshot_of_lost_clone(name).await?,
+            false => volume.remove_snapshot(name).await?,
+        }
     }
     Ok(ChangedSnapshots { created: None, removed: names.to_vec() })
 }

@@ -82,6 +82,29 @@ pub(crate) fn volume_at(
     Ok((Place { name: format!("{}@{text}", place.name), ..place }, Some(moment)))
 }
 
+/// The ways from a volume to the place of another one and back, by their prefixes.
+///
+/// # Errors
+/// If they are not in one store.
+pub(crate) fn ways(from: &Place, to: &str) -> anyhow::Result<(String, String)> {
+    let to = parse(to)?;
+    let ways = from.url.path_to(&to).zip(to.path_to(&from.url));
+    ways.ok_or_else(|| {
+        let what = "a clone shares its parent's objects: it is in the same bucket, at another place";
+        Usage(what.to_owned()).into()
+    })
+}
+
+/// Finds the volume to which a path leads from another one's prefix.
+///
+/// # Errors
+/// As for [`volume`].
+pub(crate) fn beside(place: &Place, path: &str, store: &cli::Store, errand: Errand) -> anyhow::Result<Place> {
+    let url = place.url.beside(path).with_context(|| format!("'{path}' leads out of the store"))?;
+    let name = url.volume_or_bucket_name().map_err(|error| Usage(error.to_string()))?.to_owned();
+    open(url, name, store, errand)
+}
+
 /// A moment as it is typed.
 ///
 /// # Errors

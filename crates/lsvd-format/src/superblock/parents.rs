@@ -114,8 +114,11 @@ impl Superblock {
     }
 }
 
-/// Whether this can be the way from one volume's prefix to another's.
-pub(super) fn check_path(path: &str) -> Result<(), String> {
+/// Whether this can be the way from one volume's prefix to another's: `..` for each folder up, then names.
+///
+/// # Errors
+/// That it can not, for a person.
+pub fn check_path(path: &str) -> Result<(), String> {
     let down = path.split('/').skip_while(|segment| *segment == "..");
     let fits = |segment: &str| !matches!(segment, "" | "." | "..") && !segment.chars().any(char::is_control);
     if path.len() <= PATH_BYTES_MAX && { down }.all(fits) && !path.is_empty() {

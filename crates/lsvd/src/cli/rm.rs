@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{LogLines, Patience, Store};
+use super::{ControlPlace, LogLines, Patience, Store};
 use crate::units::parse_duration;
 
 /// `lsvd rm`
@@ -35,6 +35,10 @@ pub(crate) struct Rm {
     /// takes it from a daemon that serves it
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_if_free)]
     pub(crate) if_free: Duration,
+
+    /// Who is asked to give up what the parent of a clone keeps for it.
+    #[command(flatten)]
+    pub(crate) control: ControlPlace,
 
     /// Print JSON: docs/json.md has the fields
     #[arg(long)]

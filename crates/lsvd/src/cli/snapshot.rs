@@ -115,6 +115,10 @@ pub(crate) struct SnapshotRm {
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
 
+    /// Remove also what is kept for a clone of which nothing is there: its making was cut short, or its objects are lost
+    #[arg(long)]
+    pub(crate) force: bool,
+
     /// What all of them share.
     #[command(flatten)]
     pub(crate) common: Keeping,

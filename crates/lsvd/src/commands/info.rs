@@ -8,8 +8,8 @@ use std::path::Path;
 use anyhow::Context;
 use lsvd_backend::BucketUrl;
 use lsvd_volume::{
-    CheckpointInfo, Identity, JournalLag, Moment, MomentInfo, ObjectFormat, VolumeInfo, inspect_at,
-    journal_lag,
+    CheckpointInfo, CloneInfo, Identity, JournalLag, Moment, MomentInfo, ObjectFormat, Parent, VolumeInfo,
+    inspect_at, journal_lag,
 };
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,30 @@ pub(crate) struct VolumeJson {
     flush: String,
     journal: Option<String>,
     stored_unix_ms: Option<u64>,
+    /// The nearest last.
+    #[serde(default)]
+    parents: Vec<ParentJson>,
+    #[serde(default)]
+    shared_bytes: u64,
+    #[serde(default)]
+    clones: Vec<CloneJson>,
+}
+
+/// A volume with which a clone shares objects.
+#[derive(Debug, Serialize, Deserialize)]
+struct ParentJson {
+    volume_id: String,
+    path: String,
+    as_of: u64,
+}
+
+/// A clone that shares objects with the volume.
+#[derive(Debug, Serialize, Deserialize)]
+struct CloneJson {
+    volume_id: String,
+    path: String,
+    as_of: u64,
+    snapshot: String,
 }
 
 /// A log that has objects of format 1.
@@ -103,7 +127,23 @@ impl VolumeJson {
             flush: flush(info).to_owned(),
             journal: info.journal.map(|journal| journal.to_string()),
             stored_unix_ms: info.last_data.map(|last| last.sealed_unix_ms),
+            parents: info.parents.iter().map(parent).collect(),
+            shared_bytes: info.shared_bytes,
+            clones: info.clones.iter().map(clone).collect(),
         }
+    }
+}
+
+fn parent(of: &Parent) -> ParentJson {
+    ParentJson { volume_id: of.volume_id.to_string(), path: of.path.clone(), as_of: of.as_of.0 }
+}
+
+fn clone(of: &CloneInfo) -> CloneJson {
+    CloneJson {
+        volume_id: of.volume_id.to_string(),
+        path: of.path.clone(),
+        as_of: of.as_of.0,
+        snapshot: of.snapshot.clone(),
     }
 }
 
@@ -157,6 +197,7 @@ pub(crate) async fn run(arguments: Info) -> anyhow::Result<Exit> {
         output::json(&InfoJson { schema_version: SCHEMA_VERSION, volume, journal_only, daemon })?;
     } else {
         let mut rows = rows(&place.url, &info);
+        rows.extend(family(&place.url, &info));
         rows.extend(lag.map(|lag| vec!["only in the journal".to_owned(), in_words(lag)]));
         rows.extend(daemon.as_ref().map(|status| vec!["daemon here".to_owned(), status::in_short(status)]));
         output::table(&["volume", &place.name], &rows)?;
@@ -294,6 +335,21 @@ fn rows(url: &BucketUrl, info: &VolumeInfo) -> Vec<Vec<String>> {
     ]
     .map(|(head, words)| vec![head.to_owned(), words])
     .into()
+}
+
+/// Whose clone it is, and whose parent.
+fn family(url: &BucketUrl, info: &VolumeInfo) -> Vec<Vec<String>> {
+    let at = |path: &str| url.beside(path).map_or_else(|| path.to_owned(), |url| url.to_string());
+    let mut rows = Vec::new();
+    if let Some(parent) = info.parents.last() {
+        let shared = units::bytes_human(info.shared_bytes);
+        let words = format!("{} as of number {}; shares {shared}", at(&parent.path), parent.as_of);
+        rows.push(vec!["clone of".to_owned(), words]);
+    }
+    for clone in &info.clones {
+        rows.push(vec!["clone".to_owned(), format!("{} as of number {}", at(&clone.path), clone.as_of)]);
+    }
+    rows
 }
 
 fn live(info: &VolumeInfo) -> String {

@@ -4,6 +4,7 @@
 
 pub(crate) mod adopt;
 pub(crate) mod attach;
+pub(crate) mod clone;
 pub(crate) mod create;
 pub(crate) mod diff;
 pub(crate) mod doctor;

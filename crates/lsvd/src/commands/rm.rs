@@ -7,11 +7,12 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use lsvd_volume::{Error, Plan, Progress, RemoveOptions, Removed};
+use lsvd_volume::{Error, Parent, Plan, Progress, RemoveOptions, Removed, VolumeId};
 use serde::Serialize;
 
 use super::info::SCHEMA_VERSION;
 use crate::cli::Rm;
+use crate::clones::Reach;
 use crate::exit::{Exit, Usage};
 use crate::store::{self, Errand, Place};
 use crate::{output, units};
@@ -69,13 +70,43 @@ pub(crate) async fn run(arguments: Rm) -> anyhow::Result<Exit> {
             say(&format!("{} objects deleted, {} left", units::grouped(deleted), units::grouped(left)));
         }
     };
-    let removed = lsvd_volume::remove(&place.bucket, &options, progress).await.map_err(failed)?;
+    let reach = Reach {
+        control: &arguments.control,
+        if_free: options.if_free,
+        unsafe_single_writer: false,
+        patience: arguments.patience.timeout,
+        store: &arguments.store,
+    };
+    let release = async |parent: &Parent, id: VolumeId| match reach.release(&place, &parent.path, id).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Stopped::Parent(error)),
+    };
+    let removed = lsvd_volume::remove_clone(&place.bucket, &options, progress, release).await;
+    let removed = removed.map_err(|stopped| match stopped {
+        Stopped::Volume(error) => failed(error),
+        Stopped::Parent(error) => error.context(format!(
+            "all of volume '{}' is deleted but that it is being removed, as its parent could not be told: run `lsvd rm` again",
+            place.name
+        )),
+    })?;
     if arguments.json {
         output::json(&json(&plan, &place, &removed))?;
     } else {
         output::line(&after(&place, &removed))?;
     }
     Ok(Exit::Done)
+}
+
+/// Where a removal stopped.
+enum Stopped {
+    Volume(Error),
+    Parent(anyhow::Error),
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Self::Volume(error)
+    }
 }
 
 /// What is said before anything is done.
@@ -102,6 +133,9 @@ fn before(plan: &Plan, place: &Place, arguments: &Rm) -> String {
             "  careful   it was not closed: a daemon that still serves it, idle, loses it; stop it first"
                 .into(),
         );
+    }
+    if let Some(parent) = &plan.parent {
+        lines.push(format!("  clone of  {} (from there), which keeps nothing for it then", parent.path));
     }
     if let Some(journal) = plan.journal {
         lines.push(format!("  journal   {journal}: its directory stays on its host, and is of no use then"));

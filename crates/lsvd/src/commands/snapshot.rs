@@ -78,7 +78,7 @@ async fn list(arguments: SnapshotLs) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     let rows: Vec<Vec<String>> = snapshots.iter().map(row).collect();
-    output::table(&["snapshot", "made", "number", "size", "by"], &rows)?;
+    output::table(&["snapshot", "made", "number", "size", "by or for"], &rows)?;
     Ok(Exit::Done)
 }
 
@@ -88,7 +88,11 @@ fn row(snapshot: &Snapshot) -> Vec<String> {
         units::utc(snapshot.created_unix_ms),
         snapshot.as_of.to_string(),
         units::bytes_exact(snapshot.size_bytes),
-        if snapshot.automatic { "itself".to_owned() } else { "a person".to_owned() },
+        match (&snapshot.clone, snapshot.automatic) {
+            (Some(clone), _) => format!("the clone at {}", clone.path),
+            (None, true) => "itself".to_owned(),
+            (None, false) => "a person".to_owned(),
+        },
     ]
 }
 
@@ -116,14 +120,17 @@ async fn create(arguments: SnapshotCreate) -> anyhow::Result<Exit> {
 }
 
 async fn remove(arguments: SnapshotRm) -> anyhow::Result<Exit> {
-    let SnapshotRm { url, names, common } = arguments;
+    let SnapshotRm { url, names, force, common } = arguments;
     let place = place(&url, &common)?;
-    let asked =
-        ask::writer(&place, &common.control, |volume| protocol::SnapshotRm { volume, names: names.clone() });
+    let asked = ask::writer(&place, &common.control, |volume| protocol::SnapshotRm {
+        volume,
+        names: names.clone(),
+        force,
+    });
     let done = match asked.await? {
         Some(changed) => (changed, "daemon"),
         None => {
-            let act = async |volume: &Volume| snapshots::remove(volume, &names).await;
+            let act = async |volume: &Volume| snapshots::remove(volume, &names, force).await;
             (take_over(&place, &common, act).await?, "store")
         }
     };

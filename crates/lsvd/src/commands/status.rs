@@ -153,6 +153,13 @@ fn buffered(volume: &VolumeStatus) -> String {
     }
 }
 
+fn shared(bytes: u64) -> String {
+    match bytes {
+        0 => "nothing: it is no clone, or has all itself".to_owned(),
+        bytes => format!("{} of what is live are its parent's", units::bytes_human(bytes)),
+    }
+}
+
 fn rows(daemon: &DaemonJson, volume: &VolumeStatus) -> Vec<Vec<String>> {
     let stats = &volume.stats;
     let status = &daemon.status;
@@ -195,6 +202,7 @@ fn rows(daemon: &DaemonJson, volume: &VolumeStatus) -> Vec<Vec<String>> {
                 units::bytes_human(stats.live_bytes)
             ),
         ),
+        ("shared", shared(stats.shared_bytes)),
         ("moved", units::bytes_human(stats.moved_bytes)),
         ("checkpoints", units::grouped(stats.checkpoints)),
         ("map", units::bytes_human(stats.map_bytes)),

@@ -249,6 +249,7 @@ pub(crate) struct StatsJson {
     pub(crate) log_bytes: u64,
     pub(crate) dead_bytes: u64,
     pub(crate) live_bytes: u64,
+    pub(crate) shared_bytes: u64,
     pub(crate) durable_number: u64,
 }
 
@@ -281,6 +282,7 @@ impl From<Stats> for StatsJson {
             log_bytes: of.log_bytes,
             dead_bytes: of.dead_bytes,
             live_bytes: of.live_bytes,
+            shared_bytes: of.shared_bytes,
             durable_number: of.durable_number,
         }
     }

@@ -6,22 +6,23 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use lsvd_volume::{CollectionGoal, CollectionStep};
+use lsvd_volume::{CollectionGoal, CollectionStep, Moment, VolumeId};
 use serde_json::Value;
 
 use super::daemon::{Daemon, DaemonStatus};
 use super::protocol::{
-    Code, Fault, Gc, GcTarget, Hello, HelloAnswer, Info, InfoAnswer, Method, PROTOCOL, Request, Resize,
-    ResizeAnswer, Rollback, RollbackAnswer, SnapshotCreate, SnapshotGroup, SnapshotGroupAnswer, SnapshotRm,
-    Status, Upgrade,
+    ClonePin, Code, Fault, Flatten, Gc, GcTarget, Hello, HelloAnswer, Info, InfoAnswer, Method, PROTOCOL,
+    Request, Resize, ResizeAnswer, Rollback, RollbackAnswer, SnapshotCreate, SnapshotGroup,
+    SnapshotGroupAnswer, SnapshotRm, Status, Upgrade,
 };
 use super::rollback;
 use crate::cli::VERSION;
+use crate::clones::{self, FlattenedJson};
 use crate::collection::{self, CollectionJson, USUAL_TARGET};
 use crate::commands::info::VolumeJson;
 use crate::commands::resize;
 use crate::served::Served;
-use crate::snapshots::{self, ChangedSnapshots};
+use crate::snapshots::{self, ChangedSnapshots, SnapshotJson};
 use crate::store;
 
 /// Says how far a request is, in words for people.
@@ -152,7 +153,7 @@ impl Perform for SnapshotCreate {
 impl Perform for SnapshotRm {
     async fn perform(self, daemon: &Daemon, _tell: &Tell) -> Result<ChangedSnapshots, Fault> {
         let served = find_to_change(daemon, &self.volume)?;
-        changed(served, snapshots::remove(&served.volume(), &self.names).await)
+        changed(served, snapshots::remove(&served.volume(), &self.names, self.force).await)
     }
 }
 
@@ -188,6 +189,37 @@ impl Perform for SnapshotGroup {
             "group snapshot made, as a client of the control socket asks"
         );
         Ok(SnapshotGroupAnswer { snapshots: made.iter().map(Into::into).collect() })
+    }
+}
+
+impl Perform for ClonePin {
+    async fn perform(self, daemon: &Daemon, _tell: &Tell) -> Result<SnapshotJson, Fault> {
+        let served = find_to_change(daemon, &self.volume)?;
+        let wrong = |words: String| Fault::new(Code::Params, words);
+        let id = self.clone_id.parse::<VolumeId>().map_err(|error| wrong(format!("'clone_id': {error}")))?;
+        let moment = self.moment.as_deref().map(str::parse::<Moment>).transpose().map_err(wrong)?;
+        let pinned = served.volume().pin_for_clone(moment.as_ref(), id, &self.path).await;
+        let pinned = pinned
+            .with_context(|| format!("cannot change the snapshots of volume '{}'", served.name))
+            .map_err(|error| Fault::of(&error))?;
+        tracing::info!(
+            volume = served.name,
+            snapshot = pinned.name,
+            clone = self.path,
+            "kept for a clone, as a client of the control socket asks"
+        );
+        Ok((&pinned).into())
+    }
+}
+
+impl Perform for Flatten {
+    async fn perform(self, daemon: &Daemon, tell: &Tell) -> Result<FlattenedJson, Fault> {
+        let served = find_to_change(daemon, &self.volume)?;
+        tracing::info!(volume = served.name, "flattening, as a client of the control socket asks");
+        let flattened = clones::flatten(&served.volume(), &|words| tell(words)).await;
+        flattened
+            .with_context(|| format!("cannot flatten volume '{}' to the end", served.name))
+            .map_err(|error| Fault::of(&error))
     }
 }
 
@@ -247,4 +279,17 @@ macro_rules! methods {
     };
 }
 
-methods!(Hello, Status, Info, Gc, Upgrade, SnapshotCreate, SnapshotGroup, SnapshotRm, Resize, Rollback);
+methods!(
+    Hello,
+    Status,
+    Info,
+    Gc,
+    Upgrade,
+    SnapshotCreate,
+    SnapshotGroup,
+    SnapshotRm,
+    ClonePin,
+    Flatten,
+    Resize,
+    Rollback
+);

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::clones::FlattenedJson;
 use crate::collection::CollectionJson;
 use crate::commands::info::VolumeJson;
 use crate::control::daemon::{DaemonStatus, VolumeStatus};
@@ -200,11 +201,45 @@ pub(crate) struct SnapshotGroupAnswer {
 pub(crate) struct SnapshotRm {
     pub(crate) volume: String,
     pub(crate) names: Vec<String>,
+    /// Also what is kept for a clone that is not there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) force: bool,
 }
 
 impl Method for SnapshotRm {
     const NAME: &'static str = "snapshot-rm";
     type Answer = ChangedSnapshots;
+}
+
+/// Keep a moment for a clone that is to be made.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClonePin {
+    pub(crate) volume: String,
+    /// The clone's identity.
+    pub(crate) clone_id: String,
+    /// Where it is to be, from the volume's own prefix.
+    pub(crate) path: String,
+    /// A snapshot, a number or a time; now without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) moment: Option<String>,
+}
+
+impl Method for ClonePin {
+    const NAME: &'static str = "clone-pin";
+    type Answer = SnapshotJson;
+}
+
+/// Share nothing with parents any more.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Flatten {
+    pub(crate) volume: String,
+}
+
+impl Method for Flatten {
+    const NAME: &'static str = "flatten";
+    type Answer = FlattenedJson;
 }
 
 /// Have another size.

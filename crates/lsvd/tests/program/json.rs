@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::nbd_client::Request;
 use crate::rig::{Rig, block, lsvd, write};
 
-const VOLUME_FIELDS: [(&str, &str); 25] = [
+const VOLUME_FIELDS: [(&str, &str); 28] = [
     ("name", "text"),
     ("url", "text"),
     ("volume_id", "text"),
@@ -31,6 +31,9 @@ const VOLUME_FIELDS: [(&str, &str); 25] = [
     ("flush", "text"),
     ("journal", "text or null"),
     ("stored_unix_ms", "number or null"),
+    ("parents", "list"),
+    ("shared_bytes", "number"),
+    ("clones", "list"),
 ];
 
 fn is(value: &Value, kind: &str) -> bool {

@@ -7,6 +7,7 @@
 
 mod adopt;
 mod bad_input;
+mod clones;
 mod control;
 mod demo;
 mod doctor;

@@ -6,6 +6,7 @@ mod adoption;
 mod azure;
 mod backup;
 mod clients;
+mod clones;
 mod conformance;
 mod control;
 mod crash;
@@ -49,6 +50,7 @@ pub(super) fn all() -> Vec<Case> {
         control::CASES,
         snapshots::CASES,
         incremental::CASES,
+        clones::CASES,
         crash::CASES,
         journal::CASES,
         input::CASES,
