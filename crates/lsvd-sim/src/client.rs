@@ -244,6 +244,16 @@ pub(crate) fn values(first: u32, count: u32, pieces: &[Piece]) -> Result<Vec<Val
 
 /// Reads the whole volume, with patience; `None` if it can not be read.
 pub(crate) async fn read_whole(scene: &Scene, volume: &Volume, rng: &mut Rng) -> Option<Vec<Value>> {
+    read_whole_unless(scene, volume, rng, |_| false).await
+}
+
+/// The same, where some errors have a reason that the scene does not know.
+pub(crate) async fn read_whole_unless(
+    scene: &Scene,
+    volume: &Volume,
+    rng: &mut Rng,
+    has_reason: impl Fn(&Error) -> bool,
+) -> Option<Vec<Value>> {
     let mut seen = Vec::with_capacity(scene.sectors() as usize);
     let mut tries_left = 60;
     while seen.len() < scene.sectors() as usize {
@@ -267,6 +277,9 @@ pub(crate) async fn read_whole(scene: &Scene, volume: &Volume, rng: &mut Rng) ->
             },
             Err(error) => {
                 scene.stage().event(format_args!("reading the whole volume: {}", words(&error)));
+                if has_reason(&error) {
+                    return None;
+                }
                 scene.check_error("a reader of the whole volume", &error);
                 tries_left -= 1;
                 let over =

@@ -46,6 +46,12 @@ pub struct Deeds {
     pub rollbacks: u64,
     /// Volumes that were removed at the end, and made anew.
     pub removals: u64,
+    /// Clones that were made.
+    pub clones: u64,
+    /// Times that all of a clone was read and compared.
+    pub clones_read: u64,
+    /// Clones that were flattened.
+    pub clones_flattened: u64,
 }
 
 impl AddAssign for Deeds {
@@ -69,6 +75,9 @@ impl AddAssign for Deeds {
         self.moments_read += other.moments_read;
         self.rollbacks += other.rollbacks;
         self.removals += other.removals;
+        self.clones += other.clones;
+        self.clones_read += other.clones_read;
+        self.clones_flattened += other.clones_flattened;
     }
 }
 
@@ -90,6 +99,9 @@ impl fmt::Display for Deeds {
             moments_read,
             rollbacks,
             removals,
+            clones,
+            clones_read,
+            clones_flattened,
             ..
         } = self;
         write!(
@@ -97,7 +109,8 @@ impl fmt::Display for Deeds {
             "{checkpoints} checkpoints ({damaged} damaged, {fallbacks} openings with the one before, {mended} regions mended, {compared} compared with \
              it), {moved_blocks} blocks moved in {moved_objects} objects, {deleted_objects} log and {deleted_parts} \
              checkpoint objects deleted, {region_reads} regions read ({absent_regions} seen absent), {reloads} reloads, shrunk {shrunk} times and \
-             grown {grown}, {snapshots} snapshots made and {removed_snapshots} removed, {moments_read} moments read, {rollbacks} rollbacks, {removals} removals"
+             grown {grown}, {snapshots} snapshots made and {removed_snapshots} removed, {moments_read} moments read, {rollbacks} rollbacks, \
+              {removals} removals, {clones} clones made, {clones_read} times read and {clones_flattened} flattened"
         )
     }
 }

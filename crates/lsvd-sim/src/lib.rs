@@ -9,6 +9,7 @@ mod ambush;
 mod census;
 mod chronicle;
 mod client;
+mod cloner;
 mod cloud;
 mod deeds;
 mod happenings;

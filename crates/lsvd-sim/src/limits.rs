@@ -10,9 +10,9 @@ use crate::scene::Settings;
 use crate::weather::{SsdWeather, Weather};
 
 /// What can be left out besides the happenings of `happenings`: of the weather, and of the plot.
-const PARTS: [&str; 16] = [
+const PARTS: [&str; 17] = [
     "slow", "fails", "silent", "late", "conflict", "damage", "outage", "ssd", "second", "doom", "ambush",
-    "look", "resize", "snapshot", "rollback", "remove",
+    "look", "resize", "snapshot", "rollback", "clone", "remove",
 ];
 
 /// Ceilings and omissions; none by default.

@@ -40,6 +40,10 @@ impl Looks {
 
     /// A listing that began so has come to its end.
     pub(crate) fn saw(&mut self, began: u64, highest: Option<SuperblockNumber>) {
+        // One that began earlier and took longer, of another task, takes nothing back.
+        if self.looked.is_some_and(|(good, _)| good > began) {
+            return;
+        }
         let higher = highest > self.own;
         // One good look is enough for a round: another task of it may see the newcomer while its deletes are on their way.
         if !higher || self.looked.is_none_or(|(good, _)| good != began) {
@@ -75,6 +79,8 @@ mod tests {
         assert!(looks.check_delete().is_err(), "it began before the fence");
         looks.saw(looks.begins(), Some(SuperblockNumber(3)));
         assert_eq!(looks.check_delete(), Ok(()));
+        looks.saw(began, Some(SuperblockNumber(3)));
+        assert_eq!(looks.check_delete(), Ok(()), "a slow listing of another task");
         looks.saw(looks.begins(), Some(SuperblockNumber(4)));
         assert_eq!(looks.check_delete(), Ok(()), "it came after the look");
         looks.fences();

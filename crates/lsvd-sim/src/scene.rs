@@ -14,6 +14,7 @@ use lsvd_volume::{
     CollectOptions, CreateOptions, Environment, Error, JournalOptions, OpenOptions, UpkeepOptions,
 };
 
+use crate::cloner::Record;
 use crate::cloud::{Cloud, PREFIX};
 use crate::history::{History, Tick};
 use crate::host::Host;
@@ -121,6 +122,9 @@ pub(crate) struct Scene {
     pub(crate) hosts: Vec<Arc<Host>>,
     pub(crate) limits: Limits,
     pub(crate) history: Mutex<History>,
+    pub(crate) clones: Mutex<Vec<Record>>,
+    /// Ways to the store of who plays with clones.
+    pub(crate) players: Mutex<Vec<Link>>,
     writes: Mutex<u32>,
     processes: Mutex<u32>,
 }
@@ -154,7 +158,8 @@ impl Scene {
         lock(&world.cloud).set_grace(settings.upkeep.delete_after);
         let history = Mutex::new(History::new(settings.blocks));
         let (limits, writes, processes) = (limits.clone(), Mutex::new(0), Mutex::new(0));
-        Self { seed, world, settings, hosts, limits, history, writes, processes }
+        let (clones, players) = (Mutex::default(), Mutex::default());
+        Self { seed, world, settings, hosts, limits, history, clones, players, writes, processes }
     }
 
     pub(crate) fn stage(&self) -> &Stage {

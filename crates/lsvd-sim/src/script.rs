@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use lsvd_format::names;
 use lsvd_volume::Error;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::ambush::Ambush;
+use crate::cloner;
 use crate::happenings::befall;
 use crate::link::{Gate, Link, Rights};
 use crate::oracle::Violation;
@@ -35,6 +37,9 @@ pub(crate) async fn play(scene: &Arc<Scene>) {
     let mut cast: Vec<Arc<Process>> = Vec::new();
     let mut moments = scene.rng(36, 0);
     let mut rollers: Vec<Link> = Vec::new();
+    let mut clones = scene.rng(38, 0);
+    let clones_rate = if clones.chance(400) { 700 } else { 0 };
+    let mut players: Vec<AbortHandle> = Vec::new();
     for _ in 0..scene.settings.takeovers {
         if scene.stage().accused().is_some() {
             return;
@@ -63,9 +68,22 @@ pub(crate) async fn play(scene: &Arc<Scene>) {
                 roller::roll_back(scene, link, Rng::new(draws, 1)).await;
             });
         }
+        if clones.chance(clones_rate) && !scene.limits.leaves_out("clone") {
+            let (after, draws) = (Duration::from_millis(clones.spread(1, 2000)), clones.bits());
+            if let Some(process) = cast.last().cloned() {
+                let (scene, nth) = (Arc::clone(scene), players.len() + 1);
+                let player = tokio::spawn(async move {
+                    sleep(after).await;
+                    cloner::clone_and_play(scene, process, nth, Rng::new(draws, 1)).await;
+                });
+                players.push(player.abort_handle());
+            }
+        }
         happenings(scene, &mut rng, &cast);
     }
     finish(scene, &mut rng, (&cast, &rollers)).await;
+    players.iter().for_each(AbortHandle::abort);
+    cloner::read_all(scene, &mut scene.rng(39, 0)).await;
 }
 
 /// Creates the volume, in whatever weather there is.

@@ -81,6 +81,9 @@ impl Client {
             return Ok(());
         }
         let nth = usize::try_from(self.rng.between(0, known.len() as u64 - 1)).expect("an index fits");
+        if known[nth].clone.is_some() {
+            return Ok(()); // its clone's player does
+        }
         let name = &known[nth].name;
         self.scene.stage().event(format_args!("{} removes {name}", self.name));
         lock(&self.scene.world.cloud).may_forget(name);
