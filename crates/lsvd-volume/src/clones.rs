@@ -6,8 +6,6 @@
 //! 2. that snapshot goes only when the clone says that it shares nothing, or that it is being removed; or when there is no
 //!    clone at its place, and none can be made there any more.
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use lsvd_backend::Bucket;
 use lsvd_engine::{Prefix, Request};
 use lsvd_format::superblock::{
@@ -16,9 +14,7 @@ use lsvd_format::superblock::{
 use lsvd_format::{NUMBER_MAX, SequenceNumber, SuperblockNumber, VolumeId};
 
 use crate::moments::{Moment, is_held, oldest_held, recover_at};
-use crate::recovery::{
-    Behind, Recovered, Replayed, read_prefix, replay_from_the_beginning, replay_log, stored_parts,
-};
+use crate::recovery::{Behind, Recovered, Replayed, Start, read_prefix, replay, stored_parts};
 use crate::remove::marker;
 use crate::root::{NewLog, newest_readable, newest_version, put_first_superblock, refuse_existing};
 use crate::snapshots::{TRIES, check_room, snapshot_of};
@@ -38,81 +34,115 @@ pub struct Cloned {
     pub size_bytes: u64,
 }
 
+/// A parent, and the moment that it keeps for a clone whose log begins with the number `first`.
+struct Ancestor {
+    home: VolumeStore,
+    superblock: Superblock,
+    pin: Snapshot,
+    first: SequenceNumber,
+}
+
 /// The map that a volume's log begins with: an empty one, or a clone's parent's as of the moment.
 ///
 /// # Errors
 /// The store's; [`Error::Corrupt`] if the parent does not have what it has to.
-pub(crate) fn prefix_to_begin_with<'a>(
-    store: &'a VolumeStore,
-    superblock: &'a Superblock,
-) -> BoxFuture<'a, Result<Prefix, Error>> {
-    async move {
-        let Some(parent) = superblock.parent() else {
-            if superblock.is_cut() {
-                let reason = "the log begins behind a moment of another volume, with which it shares nothing any more: without \
-                              a checkpoint it can not be read";
-                return Err(store.corrupt(store.log_name(superblock.log_first_number), reason));
+pub(crate) async fn prefix_to_begin_with(
+    store: &VolumeStore,
+    superblock: &Superblock,
+) -> Result<Prefix, Error> {
+    // Up to one that keeps a checkpoint for the next, or began with nothing, and down again.
+    let mut ancestors: Vec<Ancestor> = Vec::new();
+    let mut prefix = loop {
+        let (from, of) = ancestors.last().map_or((store, superblock), |last| (&last.home, &last.superblock));
+        match find_ancestor(from, of).await? {
+            None => break Prefix::new(of.log_first_number),
+            Some(found) if found.pin.base.is_some() => break found.prefix(None).await?,
+            Some(found) => ancestors.push(found),
+        }
+    };
+    while let Some(ancestor) = ancestors.pop() {
+        prefix = ancestor.prefix(Some(prefix)).await?;
+    }
+    Ok(prefix)
+}
+
+/// The parent of a volume, if its log begins with what that keeps for it.
+async fn find_ancestor(store: &VolumeStore, superblock: &Superblock) -> Result<Option<Ancestor>, Error> {
+    let first = superblock.log_first_number;
+    let Some(parent) = superblock.parent() else {
+        if superblock.is_cut() {
+            let reason = "the log begins behind a moment of another volume, with which it shares nothing any more: without \
+                          a checkpoint it can not be read";
+            return Err(store.corrupt(store.log_name(first), reason));
+        }
+        return Ok(None);
+    };
+    let lost = |reason: String| {
+        store.corrupt(&*parent.path, format!("this volume is a clone of the one there, and {reason}"))
+    };
+    let home = store.beside(&parent.path)?.with_layout(parent.log_layout.clone());
+    let theirs = match newest_readable(&home, true).await {
+        Ok((_, theirs)) if theirs.volume_id == parent.volume_id => theirs,
+        Ok((_, theirs)) => return Err(lost(format!("another one is there, {}", theirs.volume_id))),
+        Err(Error::NotFound { .. } | Error::Removed { .. }) => {
+            return Err(lost("it is not there any more".to_owned()));
+        }
+        Err(error) => return Err(error),
+    };
+    let is_mine = |pin: &&Snapshot| {
+        pin.as_of == parent.as_of && pin.clone.as_ref().is_some_and(|of| of.volume_id == superblock.volume_id)
+    };
+    let pin = theirs.moments.snapshots.iter().find(is_mine).cloned();
+    let pin =
+        pin.ok_or_else(|| lost(format!("that one keeps nothing for it as of number {}", parent.as_of)))?;
+    Ok(Some(Ancestor { home, superblock: theirs, pin, first }))
+}
+
+impl Ancestor {
+    /// The map that its clone's log begins with: this one's as of the moment, from the checkpoint that it keeps for that and no
+    /// other one, as its parts alone are sure to stay and the clone's checkpoints will refer to them; or else from what its own
+    /// log begins with. What of the map is damaged and can not be made again is lost for the clone, too, and nothing else is.
+    async fn prefix(&self, beginning: Option<Prefix>) -> Result<Prefix, Error> {
+        let Self { home, superblock, pin, first } = self;
+        let line = superblock.line(pin.as_of);
+        let recovered = match (&pin.base, beginning) {
+            (Some(base), _) => self.replay_behind(base, &line).await?,
+            (None, beginning) => {
+                let prefix = beginning.unwrap_or_else(|| Prefix::new(superblock.log_first_number));
+                let start = Start::Beginning { prefix, may_lose: superblock.parent().is_some() };
+                replay(home, superblock, &line, start, false).await?.whole()
             }
-            return Ok(Prefix::new(superblock.log_first_number));
-        };
-        let lost = |reason: String| {
-            store.corrupt(&*parent.path, format!("this volume is a clone of the one there, and {reason}"))
-        };
-        let home = store.beside(&parent.path)?.with_layout(parent.log_layout.clone());
-        let theirs = match newest_readable(&home, true).await {
-            Ok((_, theirs)) if theirs.volume_id == parent.volume_id => theirs,
-            Ok((_, theirs)) => return Err(lost(format!("another one is there, {}", theirs.volume_id))),
-            Err(Error::NotFound { .. } | Error::Removed { .. }) => {
-                return Err(lost("it is not there any more".to_owned()));
-            }
-            Err(error) => return Err(error),
-        };
-        let is_mine = |pin: &&Snapshot| {
-            pin.as_of == parent.as_of
-                && pin.clone.as_ref().is_some_and(|of| of.volume_id == superblock.volume_id)
-        };
-        let Some(pin) = theirs.moments.snapshots.iter().find(is_mine) else {
-            return Err(lost(format!("that one keeps nothing for it as of number {}", parent.as_of)));
-        };
-        let line = theirs.line(pin.as_of);
-        let recovered = match &pin.base {
-            None => replay_from_the_beginning(&home, &theirs, &line, false).await?,
-            Some(base) => replay_behind(&home, &theirs, base, &line).await?,
         };
         let replay = recovered.map(|recovered| recovered.replay);
         match replay.filter(|replay| replay.last().is_some_and(|(last, _)| last == pin.as_of)) {
-            Some(replay) => Ok(replay.finish().cloned(superblock.log_first_number)),
+            Some(replay) => Ok(replay.finish().cloned(*first)),
             None => {
-                let from = pin.base.map(|base| format!("checkpoint as of number {} and its ", base.stamp.as_of));
-                let from = from.unwrap_or_default();
-                Err(lost(format!("its {from}log can not be followed to number {}", pin.as_of)))
+                let from =
+                    pin.base.map(|base| format!("its checkpoint as of number {} and ", base.stamp.as_of));
+                let (from, as_of) = (from.unwrap_or_default(), pin.as_of);
+                let reason = format!(
+                    "there is a clone of this volume, and {from}its log can not be followed to number {as_of}"
+                );
+                Err(home.corrupt(home.log_name(pin.as_of), reason))
             }
         }
     }
-    .boxed()
-}
 
-/// Replays a parent's line behind the checkpoint that it keeps for a clone, and no other one: its parts alone are sure to stay,
-/// and the clone's checkpoints will refer to them. What of the map is damaged there and can not be made again is lost for the
-/// clone, too, and nothing else is.
-async fn replay_behind(
-    home: &VolumeStore,
-    theirs: &Superblock,
-    base: &CheckpointRef,
-    line: &Line,
-) -> Result<Option<Recovered>, Error> {
-    let stored = stored_parts(home).await?;
-    let may_be_gone = !theirs.checkpoints.iter().skip(1).any(|kept| kept == base);
-    for may_lose in [false, true] {
-        let Some(prefix) = read_prefix(home, theirs, base, &stored).await? else { return Ok(None) };
-        let behind = Behind { stamp: base.stamp, prefix, may_be_gone, may_lose };
-        match replay_log(home, theirs, line, Some(behind), false).await? {
-            Replayed::Whole(recovered) => return Ok(Some(*recovered)),
-            Replayed::RegionDamaged => {}
-            Replayed::Other => return Ok(None),
+    async fn replay_behind(&self, base: &CheckpointRef, line: &Line) -> Result<Option<Recovered>, Error> {
+        let Self { home, superblock, .. } = self;
+        let stored = stored_parts(home).await?;
+        let may_be_gone = !superblock.checkpoints.iter().skip(1).any(|kept| kept == base);
+        for may_lose in [false, true] {
+            let Some(prefix) = read_prefix(home, superblock, base, &stored).await? else { return Ok(None) };
+            let behind = Behind { stamp: base.stamp, prefix, may_be_gone, may_lose };
+            match replay(home, superblock, line, Start::Checkpoint(behind), false).await? {
+                Replayed::Whole(recovered) => return Ok(Some(*recovered)),
+                Replayed::RegionDamaged => {}
+                Replayed::Other => return Ok(None),
+            }
         }
+        Ok(None)
     }
-    Ok(None)
 }
 
 impl Volume {

@@ -90,8 +90,10 @@ pub(crate) async fn recover(
                       the checkpoints' objects";
         return Err(store.corrupt(name, reason));
     }
-    let recovered = replay_from_the_beginning(store, superblock, &line, stop_at_damage).await?;
-    Ok(recovered.expect("a log from its beginning can be followed"))
+    // What a clone began with has no other copy: what of that is damaged is lost, and nothing else is.
+    let may_lose = superblock.parent().is_some();
+    let recovered = Box::pin(from_the_beginning(store, superblock, &line, may_lose, stop_at_damage)).await?;
+    Ok(recovered.whole().expect("a log from its beginning can be followed"))
 }
 
 /// Recovers the volume for a reader, from the newest superblock, or with `skip_damaged` from the newest that can be read.
@@ -207,40 +209,55 @@ pub(crate) async fn replay_log(
     behind: Option<Behind>,
     stop_at_damage: bool,
 ) -> Result<Replayed, Error> {
-    let may_lose = behind.as_ref().is_some_and(|behind| behind.may_lose);
-    replay(store, superblock, line, (behind, may_lose), stop_at_damage).await
+    match behind {
+        Some(behind) => {
+            Box::pin(replay(store, superblock, line, Start::Checkpoint(behind), stop_at_damage)).await
+        }
+        None => Box::pin(from_the_beginning(store, superblock, line, false, stop_at_damage)).await,
+    }
 }
 
-/// Replays a line of the log from its beginning. What a clone began with has no other copy: what of it is damaged and can not be
-/// made again is lost, and nothing else is.
-pub(crate) async fn replay_from_the_beginning(
+async fn from_the_beginning(
     store: &VolumeStore,
     superblock: &Superblock,
     line: &Line,
+    may_lose: bool,
     stop_at_damage: bool,
-) -> Result<Option<Recovered>, Error> {
-    let may_lose = superblock.parent().is_some();
-    Ok(replay(store, superblock, line, (None, may_lose), stop_at_damage).await?.whole())
+) -> Result<Replayed, Error> {
+    let prefix = Box::pin(clones::prefix_to_begin_with(store, superblock)).await?;
+    replay(store, superblock, line, Start::Beginning { prefix, may_lose }, stop_at_damage).await
 }
 
-async fn replay(
+/// What a line is replayed behind.
+pub(crate) enum Start {
+    /// A checkpoint of the volume.
+    Checkpoint(Behind),
+    /// What its log begins with.
+    Beginning {
+        /// The map.
+        prefix: Prefix,
+        /// As of [`Behind`].
+        may_lose: bool,
+    },
+}
+
+/// Replays a line of the log behind what is given.
+pub(crate) async fn replay(
     store: &VolumeStore,
     superblock: &Superblock,
     line: &Line,
-    (behind, may_lose): (Option<Behind>, bool),
+    start: Start,
     stop_at_damage: bool,
 ) -> Result<Replayed, Error> {
     let (volume, size_bytes, window) =
         (superblock.volume_id, superblock.largest_size_bytes(), superblock.window);
-    let (replay, behind) = match behind {
-        Some(Behind { stamp, prefix, may_be_gone, .. }) => {
-            (Replay::from(volume, size_bytes, window, prefix), Some((stamp, may_be_gone)))
+    let (prefix, behind, may_lose) = match start {
+        Start::Checkpoint(Behind { stamp, prefix, may_be_gone, may_lose }) => {
+            (prefix, Some((stamp, may_be_gone)), may_lose)
         }
-        None => {
-            let prefix = clones::prefix_to_begin_with(store, superblock).await?;
-            (Replay::from(volume, size_bytes, window, prefix), None)
-        }
+        Start::Beginning { prefix, may_lose } => (prefix, None, may_lose),
     };
+    let replay = Replay::from(volume, size_bytes, window, prefix);
     let mut replay = replay.along(line);
     if let Some(layout) = &superblock.log_layout {
         replay = replay.taking_format_1(layout.append_format);

@@ -530,4 +530,5 @@ async fn a_clone_has_the_size_of_its_moment() {
 }
 
 mod flattening;
+mod neighbours;
 mod tree;

@@ -456,3 +456,5 @@ async fn what_is_damaged_for_seconds_is_not_lost() {
     assert_eq!(volume.stats().lost_regions, 0);
     model.check(&volume, 0..REGIONS).await;
 }
+
+mod clones;

@@ -93,3 +93,51 @@ fn without_a_daemon_the_commands_do_it_themselves() {
     assert_eq!(clone.client("c").call(read(0, 4096)).unwrap(), block(1));
     clone.stop().expect(0, &[]);
 }
+
+/// Each goes back through the daemon that serves both, the clone to its own beginning and the parent to before the clone, and neither
+/// notices the other.
+#[test]
+fn a_clone_and_its_parent_go_back_through_their_daemon() {
+    let rig = Rig::new();
+    rig.create("db1", "64M");
+    let (url, new) = (rig.url("db1"), rig.url("db2"));
+    let parent = rig.serve("db1", "p", &[]);
+    let mut client = parent.client("db1");
+    client.call(write(0, block(1))).unwrap();
+    json(&["snapshot", "create", &url, "before", "--json"]);
+    // Not flushed: it is in a clone of now all the same.
+    client.call(write(0, block(2))).unwrap();
+    let made = json(&["clone", &url, &new, "--json"]);
+    assert_eq!(made["through"], "daemon", "{made}");
+    drop(client);
+    parent.stop().expect(0, &[]);
+
+    let daemon = rig.serve_urls(&[&url, &new], "s", &[]);
+    json(&["snapshot", "create", &new, "begin", "--json"]);
+    let mut client = daemon.client("db2");
+    client.call(write(0, block(3))).unwrap();
+    client.call(Request::Flush).unwrap();
+    drop(client);
+    let theirs = made["as_of"].to_string();
+    lsvd(&["rollback", &new, "--to", &theirs, "--yes"]).expect(6, &["ask its parent, '../db1'"]);
+    lsvd(&["rollback", &new, "--to", "before", "--yes"]).expect(6, &["no such snapshot"]);
+    let shows = |name: &str| daemon.client(name).call(read(0, 4096)).unwrap();
+    assert_eq!((shows("db1"), shows("db2")), (block(2), block(3)));
+    let done = json(&["rollback", &new, "--to", "begin", "--yes", "--disconnect", "--json"]);
+    assert_eq!(done["through"], "daemon", "{done}");
+    let undo = done["undo"].as_str().unwrap().to_owned();
+    assert_eq!((shows("db1"), shows("db2")), (block(2), block(2)));
+    let done = json(&["rollback", &url, "--to", "before", "--yes", "--disconnect", "--json"]);
+    assert_eq!(done["through"], "daemon", "{done}");
+    assert_eq!((shows("db1"), shows("db2")), (block(1), block(2)));
+    lsvd(&["snapshot", "rm", &url, done["undo"].as_str().unwrap()]).expect(0, &[]);
+    json(&["gc", &url, "--json"]);
+    lsvd(&["flatten", &new]).expect(10, &["begin", &undo, "need the parent"]);
+    lsvd(&["snapshot", "rm", &new, "begin", &undo]).expect(0, &[]);
+    let flat = json(&["flatten", &new, "--json"]);
+    assert_eq!(flat["parent_url"], Value::from(&*url), "{flat}");
+    daemon.stop().expect(0, &[]);
+    let daemon = rig.serve("db2", "c", &[]);
+    assert_eq!(daemon.client("db2").call(read(0, 4096)).unwrap(), block(2));
+    daemon.stop().expect(0, &[]);
+}
