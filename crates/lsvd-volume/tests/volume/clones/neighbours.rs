@@ -1,6 +1,6 @@
 //! Clones beside what else a volume can do: hand over, discard unread, tell what changed, go back.
 
-use lsvd_format::superblock;
+use lsvd_format::superblock::{self, PARENTS_MAX};
 use lsvd_volume::{
     ChangedExtent, Changes, CreateOptions, HandoverOptions, SequenceNumber, create, diff, rollback,
 };
@@ -205,4 +205,49 @@ async fn a_parent_that_goes_back_to_above_a_clone_leaves_it_alone() {
     drop((volume, cloned));
     assert_shows(&open(&world).await, &model).await;
     assert_shows(&open(&place).await, &cloned_model).await;
+}
+
+/// As long a chain as there can be, of clones without a checkpoint, whose maps are all made from the first volume's log: none stands on
+/// another's stack. The last one is refused a clone.
+#[tokio::test(start_paused = true)]
+async fn the_longest_chain_of_clones_opens() {
+    let world = World::new().await;
+    let mut volume = world.open().await;
+    let mut model = Model::new();
+    write(&volume, &mut model, 0, 1, 1).await;
+    let (mut place, mut name) = (world.beside("db1"), "db1".to_owned());
+    for nth in 1..=PARENTS_MAX as u64 {
+        let next = format!("c{nth}");
+        let (cloned, _) = clone((&place, &name, &volume), None, &next).await.unwrap();
+        (place, name) = (cloned, next);
+        volume = place.open().await;
+        write(&volume, &mut model, nth, 1, nth as u8 + 1).await;
+    }
+    let info = inspect(&place.bucket).await.unwrap();
+    assert_eq!((info.parents.len(), info.checkpoints.len()), (PARENTS_MAX, 0));
+    assert_shows(&volume, &model).await;
+    volume.audit().unwrap();
+    let refused = clone((&place, &name, &volume), None, "more").await.map(|_| ()).unwrap_err();
+    assert!(refused.to_string().contains("`lsvd flatten` it"), "{refused}");
+}
+
+/// What a clone has made dead of its parent's is not its garbage: it counts none of it, and condemns none.
+#[tokio::test(start_paused = true)]
+async fn what_dies_of_a_parent_s_is_no_garbage_of_the_clone() {
+    let (world, volume, _) = parent().await;
+    let (place, made) = clone((&world, "db1", &volume), None, "db2").await.unwrap();
+    let cloned = open(&place).await;
+    let mut cloned_model = Model::new();
+    write(&cloned, &mut cloned_model, 0, 500, 1).await;
+    settle().await;
+    assert_eq!(cloned.stats().shared_bytes, 0);
+    for goal in [CollectionGoal::Target(1.0), CollectionGoal::Format2] {
+        let found = cloned.garbage(goal);
+        assert_eq!((found.dead_objects, found.dead_bytes), (0, 0), "{found:?}");
+        assert_eq!((found.victims, found.move_bytes), (0, 0), "{found:?}");
+    }
+    collect(&cloned).await;
+    let parents = stored(&world, names::LOG_FOLDER).await;
+    let parents = parents.iter().filter_map(|name| names::parse_log_object(name));
+    assert!(parents.filter(|number| *number <= made.as_of).count() > 5, "they are all there");
 }
