@@ -262,8 +262,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         rule: 1,
         breaks: "the superblock does not name the journal in use, so that it is opened without",
         file: ACCEPTANCE,
-        find: "    if superblock.journal != Some(accepted.journal.id()) {",
-        replace: "    if false && superblock.journal != Some(accepted.journal.id()) {",
+        find: "    if superblock.journal != Some(accepted.journal.id()) || superblock.unbroken_since != since {",
+        replace: "    if false && superblock.unbroken_since != since {",
         test: Some(("lsvd-volume", "a_volume_without_its_journal_is_refused")),
     },
     Mutant {
