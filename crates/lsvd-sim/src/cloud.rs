@@ -64,6 +64,8 @@ pub(crate) struct Cloud {
     chronicle: Chronicle,
     /// The volume is being removed, or was.
     removed: bool,
+    /// A version has said so. It goes when another volume is made in the place, and somebody's delete may land later.
+    said_removed: bool,
 }
 
 impl Cloud {
@@ -88,6 +90,7 @@ impl Cloud {
             versions_in_flight: 0,
             chronicle: Chronicle::default(),
             removed: false,
+            said_removed: false,
         }
     }
 
@@ -442,8 +445,9 @@ impl Cloud {
                 .and_then(|number| superblock::decode(number, &stored.bytes).ok());
             version.is_some_and(|version| version.removal.is_some())
         });
+        self.said_removed |= said;
         let condemned = names::parse_log_object(relative(name))
-            .is_none_or(|number| self.ledger.has_condemned(number) || said);
+            .is_none_or(|number| self.ledger.has_condemned(number) || self.said_removed);
         if !condemned {
             let what = format!("'{name}' was deleted before a version said that the volume is removed");
             self.stage.accuse(Violation::new(7, what));

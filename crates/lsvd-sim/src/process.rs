@@ -355,6 +355,8 @@ pub(crate) async fn look(scene: Arc<Scene>) {
     let before = newest(&scene);
     if let Some((after, sighting)) = look_once(&scene).await
         && let Some(generation) = before.filter(|_| before == after)
+        // What is there since is another volume.
+        && !lock(&scene.world.cloud).is_removed()
     {
         lock(&scene.history).generations[generation].sightings.push(sighting);
     }

@@ -232,7 +232,7 @@ async fn finish(scene: &Arc<Scene>, rng: &mut Rng, (cast, rollers): (&[Arc<Proce
     }
     compare(scene).await;
     read_all(scene, &mut scene.rng(37, 0)).await;
-    let mut removal = scene.rng(38, 0);
+    let mut removal = scene.rng(40, 0);
     if removal.chance(400) && !scene.limits.leaves_out("remove") {
         remove_and_make_anew(scene, &mut removal).await;
     }
