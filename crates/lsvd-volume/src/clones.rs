@@ -17,7 +17,7 @@ use crate::moments::{Moment, is_held, oldest_held, recover_at};
 use crate::recovery::{Behind, Recovered, Replayed, Start, read_prefix, replay, stored_parts};
 use crate::remove::marker;
 use crate::root::{NewLog, newest_readable, newest_version, put_first_superblock, refuse_existing};
-use crate::snapshots::{TRIES, check_room, snapshot_of};
+use crate::snapshots::{TRIES, check_room, snapshot_from_beginning, snapshot_of};
 use crate::store::{Put, VolumeStore};
 use crate::{CreateOptions, Environment, Error, Volume};
 
@@ -231,7 +231,13 @@ impl Volume {
             // What a snapshot has is held with it, whatever else is.
             Some(known) => Snapshot { name: name.to_owned(), automatic: false, ..known.clone() },
             None if is_held(superblock, as_of) => {
-                snapshot_of(&label, superblock, (name, false), as_of, is_poor)?
+                match snapshot_of(&label, superblock, (name, false), as_of, is_poor) {
+                    // Before the only checkpoint: it is read from the log's beginning, all of which is there.
+                    Err(Error::Unreachable { .. }) if superblock.condemned.is_empty() => {
+                        snapshot_from_beginning(superblock, name, as_of)
+                    }
+                    made => made?,
+                }
             }
             None => {
                 let oldest = oldest_held(superblock);

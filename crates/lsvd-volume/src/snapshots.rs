@@ -222,10 +222,19 @@ pub(crate) fn snapshot_of(
     if let (None, Some(oldest)) = (base, kept.first()) {
         return Err(Error::Unreachable { volume: label.into(), number: as_of, oldest: oldest.stamp.as_of });
     }
+    Ok(Snapshot { base, automatic, ..snapshot_from_beginning(superblock, name, as_of) })
+}
+
+/// The same without a checkpoint to read it from: all of the log up to it is kept.
+pub(crate) fn snapshot_from_beginning(
+    superblock: &Superblock,
+    name: &str,
+    as_of: SequenceNumber,
+) -> Snapshot {
     // One that shrank since the number was sealed had more then.
     let size_bytes = superblock.size_bytes.max(superblock.size_bytes_at(&superblock.line(as_of)));
     let (name, created_unix_ms) = (name.to_owned(), superblock.written_unix_ms);
-    Ok(Snapshot { name, as_of, base, size_bytes, created_unix_ms, automatic, clone: None })
+    Snapshot { name, as_of, base: None, size_bytes, created_unix_ms, automatic: false, clone: None }
 }
 
 /// Whether there is room for one more snapshot, of this name.

@@ -147,6 +147,36 @@ async fn a_clone_is_of_any_moment_that_is_held() {
     assert_shows(&volume, &latest).await;
 }
 
+/// A young volume has one checkpoint, and all of its log: what lies before that can be cloned, too. (The PostgreSQL day could not clone
+/// the moment before the drop.)
+#[tokio::test(start_paused = true)]
+async fn a_moment_before_the_only_checkpoint_can_be_cloned() {
+    let world = World::new().await;
+    let soon = |options: &mut lsvd_volume::OpenOptions| {
+        let checkpoint_age = Duration::from_secs(5);
+        options.upkeep = UpkeepOptions { delete_after: SOON, checkpoint_age, ..options.upkeep };
+    };
+    let volume = world.open_with(soon).await;
+    let mut model = Model::new();
+    write(&volume, &mut model, 0, 50, 1).await;
+    write(&volume, &mut model, 30, 50, 2).await;
+    let (then, number) = (model.clone(), volume.stats().durable_number);
+    write(&volume, &mut model, 0, 60, 3).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(volume.stats().checkpoints, 1);
+    let moment = Moment::Number(lsvd_volume::SequenceNumber(number));
+    let (place, _) = clone((&world, "db1", &volume), Some(&moment), "db2").await.unwrap();
+    for fill in 4..10 {
+        write(&volume, &mut model, 0, 100, fill).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        collect(&volume).await;
+    }
+    assert!(volume.stats().checkpoints > 2);
+    let cloned = open(&place).await;
+    assert_shows(&cloned, &then).await;
+    assert_shows(&volume, &model).await;
+}
+
 /// The parent is overwritten altogether and collected, again and again: nothing that the clone shows goes. When the clone is
 /// removed, it goes.
 #[tokio::test(start_paused = true)]

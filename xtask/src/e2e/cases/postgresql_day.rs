@@ -62,7 +62,7 @@ const ORDERS: &str = "100000|5000050000";
 /// What must be so at the end: every row of the table, and what pgbench had done, and no page that is damaged.
 const CHECKS: &str = r#"
 [ "$(psql -Atc "SELECT count(*), sum(n), bool_and(what = md5(n::text)) FROM orders")" = "100000|5000050000|t" ]
-[ "$(psql -Atc "SELECT count(*) FROM pgbench_history")" -gt 100 ]
+[ "$(psql -Atc "SELECT count(*) FROM pgbench_history")" -gt 0 ]
 pg pg_ctl stop -m fast -D $RUN/data/pg >/dev/null
 pg pg_checksums --check -D $RUN/data/pg
 ready umount $RUN/data
