@@ -134,6 +134,10 @@ pub struct Directory {
     unsynced: bool,
 }
 
+/// Of a file system that need not outlive its host, a fourth is left to others, and no more than so many bytes.
+const HEADROOM: u64 = 4;
+const HEADROOM_BYTES_MAX: u64 = 256 << 20;
+
 /// Name of the file whose lock says that the journal is in use.
 const LOCK: &str = "lock";
 
@@ -196,6 +200,14 @@ impl Files for Directory {
 
     fn create(&mut self, name: &str) -> io::Result<()> {
         self.open = None;
+        if self.unsynced {
+            // It may be the memory that the rest of the host runs in.
+            let room = rustix::fs::statvfs(&self.path)?;
+            let others = (room.f_blocks / HEADROOM).saturating_mul(room.f_frsize).min(HEADROOM_BYTES_MAX);
+            if room.f_bavail.saturating_mul(room.f_frsize) < others {
+                return Err(ErrorKind::StorageFull.into());
+            }
+        }
         File::create(self.path.join(name)).map(|_| ())
     }
 

@@ -195,6 +195,8 @@ impl<F: Files> Journal<F> {
         let files = &mut self.files;
         if before == 0 {
             files.create(OPENING).map_err(failed("create", OPENING))?;
+            // Room for both slots, so that a later opening wants for none.
+            files.write(OPENING, SLOTS[1], &[0; SLOT_LEN]).map_err(failed("write", OPENING))?;
         }
         files.write(OPENING, free, &slot(self.id, epoch.0)).map_err(failed("write", OPENING))?;
         files.sync(OPENING).map_err(failed("sync", OPENING))?;

@@ -388,7 +388,7 @@ impl Attachment {
             return Ok(false);
         }
         self.connections[place] = Some(connection);
-        self.told.openings = told.openings;
+        self.told.openings = told.openings.or(self.told.openings);
         self.tell_the_size(&told)?;
         Ok(true)
     }

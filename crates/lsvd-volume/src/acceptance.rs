@@ -14,6 +14,7 @@ use crate::journal::{AnyFiles, JournalOptions, blocking, open_files};
 use crate::recovery::recover_for_reading;
 use crate::root::newest_readable;
 use crate::store::{Put, VolumeStore};
+use crate::takeover::Before;
 use crate::{Error, OpenOptions};
 
 /// Opens the journal that the options name, if they name one. Nothing of it is replayed. One that can never be accepted as
@@ -147,9 +148,9 @@ pub(crate) async fn accept(
     mut journal: Journal<AnyFiles>,
     replay: &Replay,
     (number, superblock): (&mut SuperblockNumber, &mut Superblock),
-    unbroken_since: Epoch,
+    before: Before,
 ) -> Result<Accepted, Error> {
-    let mut since = superblock.unbroken_since;
+    let mut since = before.was_closed.then_some(before.unbroken_since);
     let failed = |error| Error::journal(store.label(), error);
     let contained = match journal.opening().map_err(failed)? {
         // A log that was wound back has not what the journal's records were written over.
@@ -176,7 +177,7 @@ pub(crate) async fn accept(
                     }
                     // Its writer was the last one, and what it wrote and did not sync is there.
                     if continues && superblock.journal == Some(journal.id()) {
-                        since = Some(unbroken_since);
+                        since = Some(before.unbroken_since);
                     }
                     Accepted { journal, contained }
                 }

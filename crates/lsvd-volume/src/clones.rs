@@ -14,6 +14,7 @@ use lsvd_format::superblock::{
 use lsvd_format::{NUMBER_MAX, SequenceNumber, SuperblockNumber, VolumeId};
 
 use crate::moments::{Moment, is_held, oldest_held, recover_at};
+use crate::reclaim::roots_to_keep;
 use crate::recovery::{Behind, Recovered, Replayed, Start, read_prefix, replay, stored_parts};
 use crate::remove::marker;
 use crate::root::{NewLog, newest_readable, newest_version, put_first_superblock, refuse_existing};
@@ -166,8 +167,8 @@ impl Volume {
         let core = self.core();
         if let Some(moment) = moment {
             // Whole, as of now; what is held goes on being so until a version says otherwise.
-            let as_of = recover_at(core.store(), moment).await?.as_of;
-            return self.pin_clone(&name, Some(moment), as_of, &clone).await;
+            let found = recover_at(core.store(), moment).await?;
+            return self.pin_clone(&name, Some((moment, found.recovered.base)), found.as_of, &clone).await;
         }
         let mut tries = 1;
         loop {
@@ -183,7 +184,7 @@ impl Volume {
     async fn pin_clone(
         &self,
         name: &str,
-        moment: Option<&Moment>,
+        moment: Option<(&Moment, Option<CheckpointRef>)>,
         as_of: SequenceNumber,
         clone: &PinnedFor,
     ) -> Result<Snapshot, Error> {
@@ -214,9 +215,10 @@ impl Volume {
         &self,
         superblock: &Superblock,
         (name, clone): (&str, &PinnedFor),
-        moment: Option<&Moment>,
+        moment: Option<(&Moment, Option<CheckpointRef>)>,
         as_of: SequenceNumber,
     ) -> Result<Snapshot, Error> {
+        let (moment, led) = moment.map_or((None, None), |(moment, led)| (Some(moment), led));
         let label = self.label();
         let snapshots = &superblock.moments.snapshots;
         let known = match moment {
@@ -245,7 +247,14 @@ impl Volume {
             }
         };
         let created_unix_ms = superblock.written_unix_ms;
-        Ok(Snapshot { created_unix_ms, clone: Some(clone.clone()), ..made })
+        // What the moment was just read from is known to lead to it.
+        let led = led.filter(|base| roots_to_keep(superblock).contains(base));
+        let base = led.or(made.base);
+        let size_bytes = match moment {
+            Some(Moment::Number(_) | Moment::Time(_)) => superblock.size_bytes_at(&superblock.line(as_of)),
+            Some(Moment::Snapshot(_)) | None => made.size_bytes,
+        };
+        Ok(Snapshot { created_unix_ms, base, size_bytes, clone: Some(clone.clone()), ..made })
     }
 
     /// Whether a snapshot that is kept for a clone may go; with `force` also if there is no clone at its place, where from
@@ -265,7 +274,9 @@ impl Volume {
             Standing::Needs => return refuse("remove the clone first, or `lsvd flatten` it"),
             Standing::Released => return Ok(pin),
             Standing::Absent(_) if !force => {
-                return refuse("no such clone is there: --force removes what is kept for it all the same");
+                return refuse(
+                    "no such clone is there. If it was moved, or is not mounted, it still needs this, and loses data without it; if it is gone for good, --force \n                     removes what is kept for it",
+                );
             }
             Standing::Absent(_) => {}
         }

@@ -105,6 +105,7 @@ pub(crate) struct Core {
     epoch: Epoch,
     writer: WriterId,
     journal: Option<Arc<JournalQueue>>,
+    answers_flushes: bool,
     /// `None` for a writer.
     reader: Option<Reader>,
     wounds: Mutex<Wounds>,
@@ -190,6 +191,7 @@ impl Core {
             size_bytes: AtomicU64::new(size_bytes),
             volume_id,
             journal,
+            answers_flushes,
             reader,
             wounds: Mutex::default(),
             objects_written: AtomicU64::new(0),
@@ -219,6 +221,11 @@ impl Core {
     /// What the journal's thread is asked for; `None` without a journal.
     pub(crate) fn journal(&self) -> Option<&Arc<JournalQueue>> {
         self.journal.as_ref()
+    }
+
+    /// Whether a flush means the journal.
+    pub(crate) fn answers_flushes(&self) -> bool {
+        self.answers_flushes
     }
 
     /// Has the engine do something that asks for nothing at once: no actions come of it.

@@ -15,6 +15,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lsvd_format::superblock::Superblock;
 use lsvd_format::{JournalId, ObjectFormat, VolumeId};
@@ -29,6 +30,9 @@ use crate::{Error, OpenOptions};
 
 /// Directories of a volume: a process that was taken over from and has not ended yet has one of them.
 const SLOTS: u32 = 4;
+/// How often, and after which pause, a place is looked for that another process has.
+const BUSY_TRIES: u32 = 6;
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 /// Room beside what is buffered: the segment that is written, one that is released in part, and headers.
 const MORE_BYTES: u64 = 64 << 20;
 /// Small, as a segment is removed when the log has all of it, and it may be in memory.
@@ -73,6 +77,13 @@ impl HandoverOptions {
         Ok(Self { slots: Arc::new(move |volume| (0..SLOTS).map(|nth| slot(volume, nth)).collect()) })
     }
 
+    /// The same, and what was left elsewhere is found, too.
+    #[must_use]
+    pub fn and(self, elsewhere: &Self) -> Self {
+        let (here, elsewhere) = (self.slots, elsewhere.slots.clone());
+        Self { slots: Arc::new(move |volume| [here(volume), elsewhere(volume)].concat()) }
+    }
+
     /// In one place, on a simulated disk.
     pub fn simulated(place: JournalOptions) -> Self {
         Self { slots: Arc::new(move |_| vec![place.clone()]) }
@@ -114,113 +125,187 @@ pub(crate) async fn find(store: &VolumeStore, options: &OpenOptions) -> Result<O
         place.bytes_max = options.buffer_bytes_max.saturating_add(options.buffer_bytes_max / 8) + MORE_BYTES;
         place.segment_bytes = SEGMENT_BYTES;
     }
-    let new = new_id(options);
-    let found = blocking(own_thread, move || choose(places, &superblock, new)).await;
-    match found {
-        Ok(found) => {
-            if found.is_none() {
-                tracing::warn!(volume = %store.label(), "no place to hand over to the next process is free: {WITHOUT}");
-            }
-            Ok(found)
+    let label = store.label();
+    for tries_left in (0..BUSY_TRIES).rev() {
+        let (places, known) = (places.clone(), superblock.clone());
+        let new: Vec<JournalId> = places.iter().map(|_| new_id(options)).collect();
+        let chosen = blocking(own_thread, move || choose(places, &new, &known, tries_left == 0)).await;
+        // Who was killed a moment ago lets go of its place when it is gone altogether.
+        if superblock.handover.is_some() && !chosen.is_named && chosen.busy && tries_left > 0 {
+            drop(chosen);
+            tokio::time::sleep(BUSY_PAUSE).await;
+            continue;
         }
-        Err(error) => {
-            tracing::warn!(volume = %store.label(), "{error}: {WITHOUT}");
-            Ok(None)
+        for error in chosen.failed {
+            tracing::warn!(volume = %label, "a place to hand over to the next process can not be used: {error}");
         }
+        if superblock.handover.is_some() && superblock.closed_at.is_none() && !chosen.is_named {
+            tracing::warn!(
+                volume = %label,
+                "the last writer's answered writes are not at hand here (it runs, or ran on another host or with another --handover): what of \
+                 them was not flushed may be lost"
+            );
+        }
+        if chosen.handover.is_none() {
+            tracing::warn!(volume = %label, "no place to hand over to the next process can be had: {WITHOUT}");
+        }
+        return Ok(chosen.handover);
     }
+    Ok(None)
 }
 
 const WITHOUT: &str = "if this one is killed, what it answered and nobody flushed is lost, which clients that reconnect do not notice";
 
-/// The place that the superblock names, or the first one that is free, begun anew.
-fn choose(
-    places: Vec<JournalOptions>,
-    superblock: &Superblock,
-    new: JournalId,
-) -> Result<Option<Handover>, JournalError> {
-    let mut free: Option<Handover> = None;
-    for place in places {
-        let files = match place.open() {
-            Ok(files) => files,
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => continue,
-            Err(source) => {
-                return Err(JournalError::Io { what: "open", file: place.place().to_owned(), source });
-            }
-        };
-        let journal = match Journal::open(files, superblock.volume_id, new) {
-            // Whose it is can not be said any more, and nobody needs it.
-            Err(JournalError::Damaged { .. } | JournalError::OtherVolume { .. }) => {
-                let files = place.open();
-                let files = files.map_err(|source| JournalError::Io {
-                    what: "open",
-                    file: place.place().to_owned(),
-                    source,
-                })?;
-                Journal::replace(files, superblock.volume_id, new)?
-            }
-            opened => opened?,
-        };
-        if superblock.handover == Some(journal.id()) {
-            return Ok(Some(Handover { place, journal }));
-        }
-        match &free {
-            None => free = Some(Handover { place, journal }),
-            // Another one's that has ended: it takes memory, perhaps.
-            Some(_) if journal.has_segments() => drop(journal.begin_anew(new)?),
-            Some(_) => {}
-        }
-    }
-    let Some(Handover { place, journal }) = free else { return Ok(None) };
-    let journal = if journal.id() == new { journal } else { journal.begin_anew(new)? };
-    Ok(Some(Handover { place, journal }))
+/// What was found.
+#[derive(Default)]
+struct Chosen {
+    handover: Option<Handover>,
+    /// The superblock names it.
+    is_named: bool,
+    /// Another process has one of the places.
+    busy: bool,
+    failed: Vec<JournalError>,
 }
 
-/// Decides, when the volume is taken over and its log can not grow any more, what of it is replayed.
+/// The place that the superblock names, or the first one that is free, begun anew. What others left in the rest takes memory, perhaps,
+/// and is nobody's: it goes.
+fn choose(places: Vec<JournalOptions>, new: &[JournalId], superblock: &Superblock, last: bool) -> Chosen {
+    let mut chosen = Chosen::default();
+    let mut free = Vec::new();
+    for (place, new) in places.into_iter().zip(new) {
+        match look(&place, *new, superblock) {
+            Ok(Some(journal)) if superblock.handover == Some(journal.id()) && !chosen.is_named => {
+                chosen.is_named = true;
+                chosen.handover = Some(Handover { place, journal });
+            }
+            Ok(Some(journal)) => free.push((place, journal, *new)),
+            Ok(None) => chosen.busy = true,
+            Err(error) => chosen.failed.push(error),
+        }
+    }
+    if superblock.handover.is_some() && !chosen.is_named && chosen.busy && !last {
+        // It is looked for once more before anything is begun anew.
+        return chosen;
+    }
+    for (place, journal, new) in free {
+        let wanted = chosen.handover.is_none();
+        let journal = match wanted && journal.id() == new || !wanted && !journal.has_segments() {
+            true => Ok(journal),
+            false => journal.begin_anew(new),
+        };
+        match journal {
+            Ok(journal) if wanted => chosen.handover = Some(Handover { place, journal }),
+            Ok(_) => {}
+            Err(error) => chosen.failed.push(error),
+        }
+    }
+    chosen
+}
+
+/// The journal in a place; `None` if another process has it.
+fn look(
+    place: &JournalOptions,
+    new: JournalId,
+    superblock: &Superblock,
+) -> Result<Option<Journal<AnyFiles>>, JournalError> {
+    let open = || place.open().map_err(|source| (source.kind() == io::ErrorKind::ResourceBusy, source));
+    let failed = |source| JournalError::Io { what: "open", file: place.place().to_owned(), source };
+    let files = match open() {
+        Ok(files) => files,
+        Err((true, _)) => return Ok(None),
+        Err((false, source)) => return Err(failed(source)),
+    };
+    match Journal::open(files, superblock.volume_id, new) {
+        // Whose it is can not be said any more, and nobody needs it.
+        Err(JournalError::Damaged { .. } | JournalError::OtherVolume { .. }) => {
+            let files = open().map_err(|(_, source)| failed(source))?;
+            Journal::replace(files, superblock.volume_id, new).map(Some)
+        }
+        opened => opened.map(Some),
+    }
+}
+
+/// Decides, when the volume is taken over and its log can not grow any more, what of it is replayed. `None`, with a warning, if it can
+/// not be used and holds nothing: what was answered is never left behind for want of room to go on.
+///
+/// # Errors
+/// The store's; [`Error::Journal`] if it holds writes and can not be gone on with: make room where it is.
 pub(crate) async fn accept(
     store: &VolumeStore,
     options: &OpenOptions,
     handover: Handover,
     taken: &mut TakenOver,
-) -> Result<Accepted, Error> {
-    let failed = |error| Error::journal(store.label(), error);
+) -> Result<Option<(JournalOptions, Accepted)>, Error> {
     let Handover { place, journal } = handover;
     let named = taken.before.handover == Some(journal.id()) && !options.accept_shorter_log;
-    let contained = match named {
-        true => contained_by_log(&taken.superblock, &taken.replay, &journal).map_err(failed)?,
-        false => None,
+    let (epoch, size_bytes) = (taken.superblock.epoch, taken.superblock.size_bytes);
+    // An older copy of the volume knows nothing of what a later opening wrote.
+    let is_later = matches!(journal.opening(), Ok(Some(had_last)) if had_last >= epoch);
+    let contained = match named && !is_later {
+        true => contained_by_log(&taken.superblock, &taken.replay, &journal),
+        false => Ok(None),
     };
     let has_segments = journal.has_segments();
-    let mut unbroken_since = taken.superblock.unbroken_since;
-    let size_bytes = taken.superblock.size_bytes;
-    let checked = blocking(place.has_own_thread(), move || {
-        let checked = contained.map(|contained| journal.check(contained));
-        (journal, checked)
+    let new = new_id(options);
+    let decide = blocking(place.has_own_thread(), move || {
+        let why = match contained {
+            Ok(Some(contained)) => match journal.check(contained) {
+                Ok(left) if left.end_bytes <= size_bytes => {
+                    return Ok((Accepted { journal, contained }, Ok(left)));
+                }
+                Ok(_) => "the volume is smaller now".to_owned(),
+                Err(error) => error.to_string(),
+            },
+            Ok(None) => "the volume went on without them".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        journal.begin_anew(new).map(|journal| (Accepted { journal, contained: 0 }, Err(why)))
     });
-    let accepted = match checked.await {
-        (journal, Some(Ok(Held { records, bytes, end_bytes }))) if end_bytes <= size_bytes => {
-            if records > 0 {
-                tracing::info!(volume = %store.label(), records, bytes, "the process before left writes that the store does not have");
-            }
-            unbroken_since = Some(taken.before.unbroken_since);
-            Accepted { journal, contained: contained.unwrap_or(0) }
-        }
-        (journal, checked) => {
-            if has_segments {
-                let why = match checked {
-                    Some(Err(error)) => error.to_string(),
-                    _ => "the volume went on without them".to_owned(),
-                };
-                tracing::warn!(volume = %store.label(), "writes that another process left here are dropped: {why}");
-            }
-            let journal = journal.begin_anew(new_id(options)).map_err(failed)?;
-            Accepted { journal, contained: 0 }
+    let label = store.label();
+    let (accepted, held) = match decide.await {
+        Ok(decided) => decided,
+        Err(error) => {
+            tracing::warn!(volume = %label, "{error}: {WITHOUT}");
+            return name(store, options, taken, (None, false)).await.map(|()| None);
         }
     };
-    let accepted = begin_opening(store, &place, accepted, taken.superblock.epoch).await?;
-    let id = Some(accepted.journal.id());
+    let is_whole = held.is_ok();
+    match &held {
+        Ok(Held { records: 0, .. }) => {}
+        Ok(Held { records, bytes, .. }) => {
+            tracing::info!(volume = %label, records, bytes, "the process before left writes that the store does not have");
+        }
+        Err(why) if has_segments => {
+            tracing::warn!(volume = %label, "writes that another process left here are dropped: {why}");
+        }
+        Err(_) => {}
+    }
+    let id = accepted.journal.id();
+    let begun = match begin_opening(store, &place, accepted, epoch).await {
+        Ok(accepted) => accepted,
+        // The volume stays as it is; nobody was answered by this opening.
+        Err(error) if matches!(held, Ok(Held { records: 1.., .. })) => return Err(error),
+        Err(error) => {
+            tracing::warn!(volume = %label, "{error}: {WITHOUT}");
+            return name(store, options, taken, (None, is_whole)).await.map(|()| None);
+        }
+    };
+    name(store, options, taken, (Some(id), is_whole)).await?;
+    Ok(Some((place, begun)))
+}
+
+/// Has the superblock name this one, and say whether all that was answered before is there.
+async fn name(
+    store: &VolumeStore,
+    options: &OpenOptions,
+    taken: &mut TakenOver,
+    (id, is_whole): (Option<JournalId>, bool),
+) -> Result<(), Error> {
+    let before = taken.before;
+    let unbroken_since = (is_whole || before.was_closed).then_some(before.unbroken_since);
     if (taken.superblock.handover, taken.superblock.unbroken_since) != (id, unbroken_since) {
         let superblock = Superblock { handover: id, unbroken_since, ..taken.superblock.clone() };
         put_next(store, options, (&mut taken.number, &mut taken.superblock), superblock).await?;
     }
-    Ok(accepted)
+    Ok(())
 }

@@ -264,6 +264,10 @@ struct Worker {
     full: bool,
     /// When its disk last held somebody up.
     slow_at: Option<Instant>,
+    /// Flushes mean this journal.
+    answers_flushes: bool,
+    /// It failed, and nothing that was flushed needs it: it takes no more.
+    given_up: bool,
 }
 
 impl fmt::Debug for Worker {
@@ -302,6 +306,10 @@ impl Worker {
         let written = self.writer.as_ref().map_or(0, JournalWriter::last);
         if queued.ended {
             return Work::End;
+        }
+        if self.given_up {
+            // Records go when the log contains them, and who waits for one is answered then.
+            return Work::Wait;
         }
         if queued.released > self.released {
             return Work::Release(queued.released);
@@ -391,8 +399,27 @@ impl Worker {
                 }
             }
         };
-        self.core.end(Error::journal(self.core.store().label(), failed));
-        false
+        self.failed(failed)
+    }
+
+    /// A journal that flushes mean ends the volume when it fails. Another one is given up: writes are answered by uploads then.
+    fn failed(&mut self, error: JournalError) -> bool {
+        if self.answers_flushes {
+            self.core.end(Error::journal(self.core.store().label(), error));
+            return false;
+        }
+        tracing::warn!(
+            volume = %self.core.store().label(),
+            "{error}: from now on writes wait for the store, so that nothing that was answered is lost if this process is killed"
+        );
+        self.given_up = true;
+        self.core.event(Event::JournalFull);
+        true
+    }
+
+    /// Its records are nobody's any more: another writer has the volume.
+    fn is_left(&self) -> bool {
+        !self.answers_flushes && matches!(self.core.check_ended(), Err(Error::Fenced { .. }))
     }
 
     /// For a simulation.
@@ -435,7 +462,12 @@ fn run(queue: &JournalQueue) {
             let worker = at_work.take();
             // It lets go of the core, which may be the last one to hold this queue.
             drop(at_work);
-            drop(worker);
+            if let Some(mut worker) = worker
+                && worker.is_left()
+                && let Some(Err(error)) = worker.writer.take().map(JournalWriter::finish)
+            {
+                tracing::warn!(volume = %worker.core.store().label(), "{error}");
+            }
             return;
         }
     }
@@ -464,6 +496,8 @@ pub(crate) fn start(
         released: contained,
         full: false,
         slow_at: None,
+        answers_flushes: core.answers_flushes(),
+        given_up: false,
     };
     match options.pause.clone() {
         Some(pause) => core.spawn(worker.run_as_task(pause)),

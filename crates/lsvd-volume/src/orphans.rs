@@ -12,6 +12,7 @@ use lsvd_format::names;
 use lsvd_format::superblock::Superblock;
 
 use crate::Error;
+use crate::reclaim::roots_to_keep;
 use crate::recovery::{Recovered, recover_for_reading};
 use crate::regions::read_root;
 use crate::root::newest_readable;
@@ -162,7 +163,7 @@ fn strays(
 
 async fn parts_kept(store: &VolumeStore, superblock: &Superblock) -> Result<Option<BTreeSet<PartId>>, Error> {
     let mut kept = BTreeSet::new();
-    for checkpoint in &superblock.checkpoints {
+    for checkpoint in &roots_to_keep(superblock) {
         let root = match read_root(store, superblock.volume_id, checkpoint).await {
             Ok(root) => root,
             Err(Error::Corrupt { .. } | Error::Missing { .. }) => return Ok(None),

@@ -382,6 +382,9 @@ pub(crate) async fn load_or_lose(
             }
             if tries == DAMAGED_TRIES {
                 for ((region, place), error) in damaged {
+                    if is_away(superblock, place, &error) {
+                        return Err(error);
+                    }
                     tell_loss(store, region, place, &error);
                     replay.lose(region, place);
                 }
@@ -395,6 +398,12 @@ pub(crate) async fn load_or_lose(
             wait *= 2;
         }
     }
+}
+
+/// Whether what is missing is a parent's: that may have been moved, and come back, so nothing is given up for it.
+pub(crate) fn is_away(superblock: &Superblock, place: Place, error: &Error) -> bool {
+    let is_parents = superblock.parent().is_some() && place.part.as_of < superblock.log_first_number;
+    is_parents && matches!(error, Error::Missing { .. })
 }
 
 /// What became of a region that was read.

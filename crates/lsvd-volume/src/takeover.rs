@@ -42,6 +42,8 @@ pub(crate) struct Before {
     pub(crate) handover: Option<JournalId>,
     /// Who goes on with all of them is unbroken since this.
     pub(crate) unbroken_since: Epoch,
+    /// None of them can be missing, wherever it is opened.
+    pub(crate) was_closed: bool,
 }
 
 /// A volume that is ours.
@@ -191,14 +193,17 @@ async fn raise_epoch(
         let journal = in_use(store, options, &current, ours).await?;
         let number = highest.next();
         let unbroken_since = current.unbroken_since.unwrap_or(current.epoch);
-        let before = Before { handover: current.handover, unbroken_since };
-        let closed = current.closed_at.is_some() && !options.accept_shorter_log;
+        let was_closed = current.closed_at.is_some() && !options.accept_shorter_log;
+        let before = Before { handover: current.handover, unbroken_since, was_closed };
+        // With what it holds in hand this goes on as long as nobody is answered: it is decided before that.
+        let holds = |ours: Option<JournalId>, named| ours.is_some() && ours == named;
+        let may_be_whole = was_closed || holds(handover, current.handover) || holds(ours, current.journal);
         let log_reached = current.log_reached.max(current.closed_at).filter(|_| !options.accept_shorter_log);
         let mine = Superblock {
             epoch: Epoch(number.0),
             writer_id: writer,
             handover,
-            unbroken_since: closed.then_some(unbroken_since),
+            unbroken_since: may_be_whole.then_some(unbroken_since),
             closed_at: None,
             log_reached,
             written_unix_ms: (options.environment.now_unix_ms)(),

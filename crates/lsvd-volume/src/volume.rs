@@ -231,21 +231,14 @@ impl Volume {
         let (place, accepted) = match (journal, options.journal.clone(), left) {
             (Some(journal), Some(place), _) => {
                 let named = (&mut taken.number, &mut taken.superblock);
-                let accepted = accept(
-                    &store,
-                    (&options, &place),
-                    journal,
-                    &taken.replay,
-                    named,
-                    taken.before.unbroken_since,
-                )
-                .await?;
+                let accepted =
+                    accept(&store, (&options, &place), journal, &taken.replay, named, taken.before).await?;
                 (place, accepted)
             }
-            (_, _, Some(left)) => {
-                let place = left.place.clone();
-                (place, handover::accept(&store, &options, left, &mut taken).await?)
-            }
+            (_, _, Some(left)) => match handover::accept(&store, &options, left, &mut taken).await? {
+                Some(accepted) => accepted,
+                None => return Ok(Self::start(store, options, taken, Access::Write(None))),
+            },
             _ => return Ok(Self::start(store, options, taken, Access::Write(None))),
         };
         let Accepted { journal, contained } = accepted;

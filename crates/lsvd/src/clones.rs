@@ -10,8 +10,8 @@ use lsvd_volume::{Error, FlattenStep, OpenOptions, Volume, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{self, ControlPlace, Keeping};
-use crate::control::ask;
 use crate::control::protocol;
+use crate::control::{ask, place};
 use crate::store::{self, Errand, Place};
 use crate::units;
 
@@ -51,6 +51,7 @@ impl Reach<'_> {
             io_timeout: self.patience,
             if_free: self.if_free,
             unsafe_single_writer: self.unsafe_single_writer,
+            handover: place::handover_that_is_there(),
             ..OpenOptions::default()
         };
         let opened = Volume::open(place.bucket.clone(), options).await;

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use lsvd_format::journal::{RECORD_HEADER_BYTES, RecordHeader, RecordKind, payload_checksum};
 use lsvd_format::{Epoch, JournalId, VolumeId, WriterId};
 
-use super::{SLOTS, SYNCED, failed, remove, segment_name, slot};
+use super::{SLOT_LEN, SLOTS, SYNCED, failed, remove, segment_name, slot};
 use crate::error::JournalError;
 use crate::files::Files;
 
@@ -90,6 +90,7 @@ impl<F: Files> JournalWriter<F> {
         // What replay found may have been written and not synced by the process before: durable it is only now.
         if !writer.files.names().map_err(failed("list", "."))?.iter().any(|name| name == SYNCED) {
             writer.files.create(SYNCED).map_err(failed("create", SYNCED))?;
+            writer.files.write(SYNCED, SLOTS[1], &[0; SLOT_LEN]).map_err(failed("write", SYNCED))?;
         }
         writer.sync()?;
         writer.reserve_again()?;
@@ -206,6 +207,13 @@ impl<F: Files> JournalWriter<F> {
         Ok(Written::Done)
     }
 
+    /// Whether a record with so many bytes of data goes into the segment that is there: then it is written by one write.
+    pub fn has_room(&self, data_bytes: u64) -> bool {
+        let room_bytes =
+            self.segments.last().map_or(0, |(_, bytes)| self.limits.segment_bytes.saturating_sub(*bytes));
+        !self.failed && room_bytes > RECORD_HEADER_BYTES + data_bytes
+    }
+
     /// Makes a segment; `false` if there is no room.
     fn begin_segment(&mut self, first: u64) -> Result<bool, JournalError> {
         // An empty one that was begun before there was no room.
@@ -221,9 +229,13 @@ impl<F: Files> JournalWriter<F> {
         let made = self.files.create(&name).and_then(|()| self.files.reserve(&name, segment_bytes));
         self.names_dirty = true;
         if !self.took(made, &name)? {
-            // Nothing is in it; what is left of it is no segment.
-            self.files.remove(&name).map_err(failed("remove", &name))?;
-            return Ok(false);
+            // Nothing is in it; what is left of it, if it was made, is no segment.
+            match self.files.remove(&name) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(failed("remove", &name)(error));
+                }
+                _ => return Ok(false),
+            }
         }
         self.segments.push((first, 0));
         Ok(true)

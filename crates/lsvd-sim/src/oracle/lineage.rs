@@ -137,7 +137,10 @@ impl Lineage<'_> {
     /// Whether an opening has the journal of another one as that one's process left it: with all that was answered.
     fn is_handed_over(&self, on: usize, at: usize) -> bool {
         let (before, after) = (self.generations[on], self.generations[at]);
-        before.journal.is_some() && before.journal == after.journal && before.boot == after.boot
+        before.journal.is_some()
+            && before.journal == after.journal
+            && before.boot.is_some()
+            && before.boot == after.boot
     }
 
     /// Whether the finder need not find what only the journal of an opening promised.

@@ -365,11 +365,11 @@ fn a_lost_journal_waives_its_flushes_and_nothing_else() {
 fn what_was_answered_outlives_its_process() {
     let first = || {
         let story = Story::new(1).journal(1).boot(1).write(1, 0, 1, 1001, Some(1002)).flush(1003, 1004);
-        story.write(2, 8, 1, 1005, Some(1006)).write(3, 16, 1, 1007, None)
+        story.write(2, 8, 1, 1005, Some(1006)).write(3, 12, 1, 1007, None)
     };
     let next = |boot| Story::new(2).journal(1).boot(boot).replayed();
     lawful([first(), next(1).found(&[(0, 1), (8, 2)])]);
-    lawful([first(), next(1).found(&[(0, 1), (8, 2), (16, 3)])]);
+    lawful([first(), next(1).found(&[(0, 1), (8, 2), (12, 3)])]);
     caught(1, [first(), next(1).found(&[(0, 1)])]);
     lawful([first(), next(2).found(&[(0, 1)])]);
 }

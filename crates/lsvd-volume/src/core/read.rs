@@ -19,6 +19,7 @@ use crate::mend::{
     DAMAGED_TRIES, DAMAGED_WAIT_FIRST, Rebuilt, check_length, fitted, has, lost, rebuild, tell_loss,
 };
 use crate::moments::{Moment, recover_at};
+use crate::recovery::is_away;
 use crate::recovery::recover_newest;
 use crate::regions::{read_regions, read_root};
 use crate::root::newest_readable;
@@ -238,7 +239,11 @@ impl Core {
             }
             Err(_) => return false,
         }
-        let end = BlockIndex(named.get().await.largest_size_bytes() / BLOCK_BYTES);
+        let superblock = named.get().await;
+        if is_away(&superblock, place, error) {
+            return false;
+        }
+        let end = BlockIndex(superblock.largest_size_bytes() / BLOCK_BYTES);
         if self.engine(|engine| engine.owes(region)) {
             tracing::warn!(
                 "{error}; region {region} of the map was discarded, and what was stored for it stays in the bucket, as nobody can \

@@ -107,6 +107,7 @@ async fn it_outlives_openings_that_are_cut_short() {
     for cut in 0..24 {
         let (world, disk) = (World::new().await, Disk::default());
         let volume = open(&world, &disk).await;
+        let begun = volume.description().epoch;
         unflushed(&volume, 1, 2).await;
         crash(&world, volume).await;
         world.store.dies_after(cut, true);
@@ -117,6 +118,7 @@ async fn it_outlives_openings_that_are_cut_short() {
         world.store.release();
         let volume = open(&world, &disk).await;
         assert_eq!(fill_of(&volume, 1).await.unwrap(), 2, "cut after {cut} requests");
+        assert_eq!(volume.description().unbroken_since, begun, "who was answered before may go on");
     }
 }
 
@@ -191,6 +193,28 @@ async fn an_outage_and_a_kill_in_it_lose_nothing_that_was_answered() {
         assert_eq!(fill_of(&volume, block).await.unwrap(), if block < 20 { 7 } else { 5 });
     }
     volume.close().await.unwrap();
+}
+
+/// A place that fails, or goes away, ends nothing: writes are answered when the store has them, and so outlive a kill, too.
+#[tokio::test(start_paused = true)]
+async fn a_place_that_fails_leaves_it_to_the_store() {
+    let (world, disk) = (World::new().await, Disk::default());
+    let volume = open(&world, &disk).await;
+    unflushed(&volume, 0, 1).await;
+    disk.state().files.clear();
+    let before = world.store.names("log/").len();
+    for block in 1..5 {
+        unflushed(&volume, block, 2).await;
+    }
+    volume.flush().await.unwrap();
+    assert!(world.store.names("log/").len() > before + 2, "each was stored before it was answered");
+    unflushed(&volume, 5, 3).await;
+    crash(&world, volume).await;
+    let volume = open(&world, &disk).await;
+    let fills = [1, 2, 2, 2, 2, 3];
+    for (block, fill) in (0..).zip(fills) {
+        assert_eq!(fill_of(&volume, block).await.unwrap(), fill, "block {block}");
+    }
 }
 
 /// A process that still runs keeps its place: the one that takes over has another one.

@@ -18,6 +18,7 @@ use crate::store::{self, Errand, Place};
 use crate::{output, units};
 
 /// How often it is said how far it is.
+const PARENT_IF_FREE: Duration = Duration::from_secs(60);
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Serialize)]
@@ -72,7 +73,8 @@ pub(crate) async fn run(arguments: Rm) -> anyhow::Result<Exit> {
     };
     let reach = Reach {
         control: &arguments.control,
-        if_free: options.if_free,
+        // What was said of the clone is not said of its parent, which others use.
+        if_free: Some(PARENT_IF_FREE),
         unsafe_single_writer: false,
         patience: arguments.patience.timeout,
         store: &arguments.store,

@@ -285,7 +285,11 @@ fn handover(arguments: &Serve) -> anyhow::Result<Option<HandoverOptions>> {
         HandoverOptions::directory(&directory).with_context(|| format!("'{}'", directory.display()))
     });
     match made {
-        Ok(handover) => Ok(Some(handover)),
+        Ok(handover) => Ok(Some(match place::handover_that_is_there() {
+            // What one that was started otherwise has left.
+            Some(elsewhere) => handover.and(&elsewhere),
+            None => handover,
+        })),
         Err(error) if arguments.handover.is_some() => Err(error.context("--handover")),
         Err(error) => {
             tracing::warn!(

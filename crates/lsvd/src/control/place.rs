@@ -43,12 +43,16 @@ pub(crate) fn usual_handover() -> PathBuf {
     directory_of(runtime_dir()).join("handover")
 }
 
-/// What a daemon that was killed may have left, for a command that opens its volume next: `None` if daemons of this user have never
-/// handed over, or not here.
+/// What a daemon that was killed may have left, where this user's daemons hand over and the system's, for who opens its volume next.
+/// `None` if there is nothing.
 pub(crate) fn handover_that_is_there() -> Option<HandoverOptions> {
-    let directory = usual_handover();
-    check_owner(&directory).ok()?;
-    HandoverOptions::directory(&directory).ok()
+    let system = directory_of(None).join("handover");
+    let usual = Some(usual_handover()).filter(|usual| *usual != system);
+    let there = usual.into_iter().chain([system]).filter_map(|directory| {
+        check_owner(&directory).ok()?;
+        HandoverOptions::directory(&directory).ok()
+    });
+    there.reduce(|here, elsewhere| here.and(&elsewhere))
 }
 
 /// Where clients look: also where the system's daemons are.
