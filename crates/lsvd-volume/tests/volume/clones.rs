@@ -542,6 +542,7 @@ async fn a_parent_that_was_wound_back_by_hand_behind_a_clone_is_refused() {
 async fn a_clone_has_the_size_of_its_moment() {
     let (world, volume, model) = parent().await;
     volume.create_snapshot("small", false).await.unwrap();
+    let number = Moment::Number(lsvd_volume::SequenceNumber(volume.stats().durable_number));
     volume.resize(128 * MIB, ShrinkPolicy::Refuse).await.unwrap();
     write_block(&volume, BLOCKS + 5, 7).await.unwrap();
     let parent = (&world, "db1", &volume);
@@ -549,6 +550,8 @@ async fn a_clone_has_the_size_of_its_moment() {
     let small = Moment::Snapshot("small".into());
     let (small, of_small) = clone(parent, Some(&small), "small").await.unwrap();
     assert_eq!((of_small.size_bytes, of_large.size_bytes), (64 * MIB, 128 * MIB));
+    let (_, of_number) = clone(parent, Some(&number), "number").await.unwrap();
+    assert_eq!(of_number.size_bytes, 64 * MIB, "before it grew, whatever names that");
     volume.resize(32 * MIB, ShrinkPolicy::Discard).await.unwrap();
     collect(&volume).await;
     let (small, large) = (open(&small).await, open(&large).await);

@@ -113,3 +113,31 @@ async fn a_clone_whose_parent_s_region_rotted_opens_without_it() {
     // The parent needs that region for nothing that it wrote.
     model.check(&volume, [0, 1, 3]).await;
 }
+
+/// Rule 4: a parent that was moved, or is not there for a while, is no damage. What of the map is in its checkpoints is waited for, openings
+/// that need it are refused, and nothing is lost when it is back.
+#[tokio::test(start_paused = true)]
+async fn a_clone_whose_parent_is_away_loses_nothing() {
+    let (world, model) = written(2).await;
+    let volume = world.open_with(still).await;
+    let place = clone(&world, &volume).await;
+    let mut of_clone = Model(model.0.clone());
+    let cloned = place.open_with(soon).await;
+    live_on(&cloned, &mut of_clone).await;
+    drop(cloned);
+    drop(volume);
+    let away: Vec<_> = world.store.names("checkpoint/");
+    let away: Vec<_> = away.into_iter().map(|name| (world.store.bytes(&name).unwrap(), name)).collect();
+    away.iter().for_each(|(_, name)| world.store.remove(name));
+    let cloned = place.open_with(still).await;
+    touch(&cloned).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(cloned.stats().lost_regions, 0);
+    drop(cloned);
+    let refused = place.try_open().await.unwrap_err();
+    assert!(matches!(refused, Error::Missing { .. }), "{refused}");
+    away.iter().for_each(|(bytes, name)| world.store.put(name, bytes.clone()));
+    let cloned = place.open_with(still).await;
+    of_clone.check(&cloned, 0..REGIONS).await;
+    assert_eq!(cloned.stats().lost_regions, 0);
+}
