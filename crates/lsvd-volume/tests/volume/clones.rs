@@ -6,7 +6,7 @@ use std::time::Duration;
 use lsvd_format::names;
 use lsvd_volume::{
     Cloned, CollectionGoal, Error, Moment, RemoveOptions, Removed, ShrinkPolicy, UpkeepOptions, Volume,
-    VolumeId, create_clone, inspect, plan_removal, remove, remove_clone, rollback, snapshots, survey,
+    VolumeId, create_clone, inspect, plan_removal, remove, remove_clone, rollback, snapshots,
 };
 
 use crate::common::{BLOCK, MIB, World, blocks, fill_of, read, write_block};
@@ -175,27 +175,6 @@ async fn a_moment_before_the_only_checkpoint_can_be_cloned() {
     let cloned = open(&place).await;
     assert_shows(&cloned, &then).await;
     assert_shows(&volume, &model).await;
-}
-
-/// What snapshots and clones are read from is not said to be left over by a crash.
-#[tokio::test(start_paused = true)]
-async fn a_pin_s_checkpoint_is_no_orphan() {
-    let (world, volume, mut model) = parent().await;
-    let (_place, _) = clone((&world, "db1", &volume), None, "db2").await.unwrap();
-    let version = |world: &World| {
-        let name = world.store.names("superblock/").pop().unwrap();
-        let number = names::parse_superblock(&name).unwrap();
-        lsvd_format::superblock::decode(number, &world.store.bytes(&name).unwrap()).unwrap()
-    };
-    let base = version(&world).moments.snapshots[0].base.unwrap();
-    while version(&world).checkpoints.contains(&base) {
-        write(&volume, &mut model, 0, 600, 79).await;
-        collect(&volume).await;
-    }
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    let orphans = survey(&world.bucket).await.unwrap().orphans;
-    let parts: Vec<_> = orphans.iter().flat_map(|orphans| &orphans.names).collect();
-    assert!(!parts.iter().any(|name| name.starts_with("checkpoint/")), "{parts:?}");
 }
 
 /// The parent is overwritten altogether and collected, again and again: nothing that the clone shows goes. When the clone is

@@ -1,6 +1,7 @@
 //! `lsvd doctor` as it is called: its table, its JSON as docs/json.md has it, its exit codes, and what it leaves: nothing.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
@@ -178,6 +179,50 @@ fn what_checkpoints_leave_over_is_told() {
     assert_eq!(kinds[1].0, "checkpoint");
     let names = orphans[1]["names"].to_string();
     assert!(names.contains("00000000000000a1-") && !names.contains("00000000000000a2-"), "{told}");
+}
+
+/// What a snapshot is read from stays, however many checkpoints there were since: nobody is to take it for left over.
+#[test]
+fn what_a_snapshot_is_read_from_is_not_left_over() {
+    let rig = Rig::new();
+    rig.create("db1", "64M");
+    let daemon = rig.serve("db1", "s", &["--checkpoint-interval", "1ms"]);
+    let mut client = daemon.client("db1");
+    let kept = || {
+        let told: Value = serde_json::from_str(&lsvd(&["info", &rig.url("db1"), "--json"]).stdout).unwrap();
+        let kept = told["checkpoints"].as_array().unwrap();
+        kept.iter().map(|kept| kept["as_of"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let mut write_until = |enough: &dyn Fn(&[u64]) -> bool| {
+        while !enough(&kept()) {
+            client.call(write(0, block(1))).unwrap();
+            client.call(Request::Flush).unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(Instant::now() < deadline, "checkpoints");
+        }
+    };
+    write_until(&|kept| kept.len() == 2);
+    lsvd(&["snapshot", "create", &rig.url("db1"), "monday"]).expect(0, &[]);
+    let before = kept();
+    write_until(&|kept| !kept.iter().any(|kept| before.contains(kept)));
+    drop(client);
+    daemon.kill();
+    let base = format!("{:016x}-", before[before.len() - 1]);
+    let of_base =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&base));
+    let left: Vec<_> = rig.objects("db1", "checkpoint").into_iter().filter(of_base).collect();
+    assert!(!left.is_empty(), "what the snapshot is read from");
+    let two_hours_ago = SystemTime::now() - Duration::from_secs(7200);
+    for path in &left {
+        fs::File::options().write(true).open(path).unwrap().set_modified(two_hours_ago).unwrap();
+    }
+    let told = examine(&rig.url("db1"), 0);
+    let orphans = told["volume"]["orphans"].to_string();
+    for path in &left {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(!orphans.contains(&name), "{name}: {told}");
+    }
 }
 
 #[test]
