@@ -99,6 +99,21 @@ async fn find_ancestor(store: &VolumeStore, superblock: &Superblock) -> Result<O
     Ok(Some(Ancestor { home, superblock: theirs, pin, first }))
 }
 
+/// Says if a clone's parent does not keep what the clone shares: it was moved, say, and somebody took it for gone. What is shared may then be
+/// deleted at any moment, and may have been.
+pub(crate) async fn tell_if_untied(store: &VolumeStore, superblock: &Superblock) {
+    match find_ancestor(store, superblock).await {
+        Err(error @ Error::Corrupt { .. }) if superblock.parent().is_some() => {
+            tracing::error!(
+                "{error}. What this volume shares with it may be deleted at any moment: `lsvd flatten` this one now, or put back what was \
+                 moved"
+            );
+        }
+        // What can not be asked now is asked by whoever needs it.
+        Ok(_) | Err(_) => {}
+    }
+}
+
 impl Ancestor {
     /// The map that its clone's log begins with: this one's as of the moment, from the checkpoint that it keeps for that and no
     /// other one, as its parts alone are sure to stay and the clone's checkpoints will refer to them; or else from what its own

@@ -17,6 +17,7 @@ use lsvd_local::{Journal, JournalWriter};
 use tokio::sync::Mutex;
 
 use crate::acceptance::{Accepted, accept, open_journal};
+use crate::clones;
 use crate::collect::Collector;
 use crate::core::{Core, Parts, Reader};
 use crate::fetch::Fetcher;
@@ -228,6 +229,7 @@ impl Volume {
         let left = handover::find(&store, &options).await?;
         let ids = (journal.as_ref().map(Journal::id), left.as_ref().map(Handover::id));
         let mut taken = take_over(&store, &options, ids, known).await?;
+        clones::tell_if_untied(&store, &taken.superblock).await;
         let (place, accepted) = match (journal, options.journal.clone(), left) {
             (Some(journal), Some(place), _) => {
                 let named = (&mut taken.number, &mut taken.superblock);
