@@ -222,7 +222,12 @@ impl Volume {
         self.keep(&pinned);
         let mine =
             pinned.pinned_for_clones().find(|(_, of)| *of == clone).map(|(snapshot, _)| snapshot.clone());
-        mine.ok_or_else(|| Error::Closed { volume: self.label() })
+        mine.ok_or_else(|| {
+            Error::Invalid(format!(
+                "volume '{}' keeps nothing for this clone any more, or keeps it for another place: make another clone",
+                self.label()
+            ))
+        })
     }
 
     /// The snapshot that holds a moment for a clone, as this version can reach it.
