@@ -31,8 +31,8 @@ use crate::{Error, OpenOptions};
 /// Directories of a volume: a process that was taken over from and has not ended yet has one of them.
 const SLOTS: u32 = 4;
 /// How often, and after which pause, a place is looked for that another process has.
-const BUSY_TRIES: u32 = 6;
-const BUSY_PAUSE: Duration = Duration::from_millis(50);
+const BUSY_TRIES: u32 = 4;
+const BUSY_PAUSE: Duration = Duration::from_millis(30);
 /// Room beside what is buffered: the segment that is written, one that is released in part, and headers.
 const MORE_BYTES: u64 = 64 << 20;
 /// Small, as a segment is removed when the log has all of it, and it may be in memory.
