@@ -242,6 +242,11 @@ impl<F: Files> Journal<F> {
         self.id
     }
 
+    /// Whether no opening of the volume has had it yet: there is nothing in it.
+    pub fn is_new(&self) -> bool {
+        self.segments.is_empty() && matches!(self.opening(), Ok(None))
+    }
+
     /// Whether there are segments: all their records may be in the log.
     pub fn has_segments(&self) -> bool {
         !self.segments.is_empty()

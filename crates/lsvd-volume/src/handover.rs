@@ -110,7 +110,11 @@ impl Handover {
 
 /// Finds the place that the last process left, or takes a free one. `None`, with a warning, if none can be had: the volume is
 /// then served as well, but for who reconnects.
-pub(crate) async fn find(store: &VolumeStore, options: &OpenOptions) -> Result<Option<Handover>, Error> {
+pub(crate) async fn find(
+    store: &VolumeStore,
+    options: &OpenOptions,
+    volume: VolumeId,
+) -> Result<Option<Handover>, Error> {
     let Some(handover) = options.handover.as_ref().filter(|_| options.journal.is_none()) else {
         return Ok(None);
     };
@@ -118,95 +122,99 @@ pub(crate) async fn find(store: &VolumeStore, options: &OpenOptions) -> Result<O
         // Its objects can not say which records they contain.
         return Ok(None);
     }
-    let (_, superblock) = newest_readable(store, false).await?;
-    let mut places = (handover.slots)(superblock.volume_id);
+    let mut places = (handover.slots)(volume);
     let own_thread = places.iter().any(JournalOptions::has_own_thread);
     for place in &mut places {
         place.bytes_max = options.buffer_bytes_max.saturating_add(options.buffer_bytes_max / 8) + MORE_BYTES;
         place.segment_bytes = SEGMENT_BYTES;
     }
-    let label = store.label();
-    for tries_left in (0..BUSY_TRIES).rev() {
-        let (places, known) = (places.clone(), superblock.clone());
-        let new: Vec<JournalId> = places.iter().map(|_| new_id(options)).collect();
-        let chosen = blocking(own_thread, move || choose(places, &new, &known, tries_left == 0)).await;
+    let places: Vec<_> = places.into_iter().map(|place| (place, new_id(options))).collect();
+    let mut tries_left = BUSY_TRIES;
+    let (found, superblock) = loop {
+        let places = places.clone();
+        let found = blocking(own_thread, move || Found::look(places, volume)).await;
+        // Behind the locks: who had one of the places until now may have had the superblock name it meanwhile.
+        let (_, superblock) = newest_readable(store, false).await?;
+        tries_left -= 1;
         // Who was killed a moment ago lets go of its place when it is gone altogether.
-        if superblock.handover.is_some() && !chosen.is_named && chosen.busy && tries_left > 0 {
-            drop(chosen);
-            tokio::time::sleep(BUSY_PAUSE).await;
-            continue;
+        let may_come = found.busy && superblock.handover.is_some() && !found.has(superblock.handover);
+        if tries_left == 0 || !may_come {
+            break (found, superblock);
         }
-        for error in chosen.failed {
-            tracing::warn!(volume = %label, "a place to hand over to the next process can not be used: {error}");
-        }
-        if superblock.handover.is_some() && superblock.closed_at.is_none() && !chosen.is_named {
-            tracing::warn!(
-                volume = %label,
-                "the last writer's answered writes are not at hand here (it runs, or ran on another host or with another --handover): what of \
-                 them was not flushed may be lost"
-            );
-        }
-        if chosen.handover.is_none() {
-            tracing::warn!(volume = %label, "no place to hand over to the next process can be had: {WITHOUT}");
-        }
-        return Ok(chosen.handover);
+        drop(found);
+        tokio::time::sleep(BUSY_PAUSE).await;
+    };
+    let label = store.label();
+    if superblock.closed_at.is_none() && superblock.handover.is_some() && !found.has(superblock.handover) {
+        tracing::warn!(
+            volume = %label,
+            "the last writer's answered writes are not at hand here (it runs, or ran on another host or with another --handover): what of \
+             them was not flushed may be lost"
+        );
     }
-    Ok(None)
+    let (chosen, failed) = blocking(own_thread, move || found.choose(superblock.handover)).await;
+    for error in failed {
+        tracing::warn!(volume = %label, "a place to hand over to the next process can not be used: {error}");
+    }
+    if chosen.is_none() {
+        tracing::warn!(volume = %label, "no place to hand over to the next process can be had: {WITHOUT}");
+    }
+    Ok(chosen)
 }
 
 const WITHOUT: &str = "if this one is killed, what it answered and nobody flushed is lost, which clients that reconnect do not notice";
 
-/// What was found.
+/// The places that no other process has: they are ours while this lives.
 #[derive(Default)]
-struct Chosen {
-    handover: Option<Handover>,
-    /// The superblock names it.
-    is_named: bool,
-    /// Another process has one of the places.
+struct Found {
+    /// Each with the id of what is begun anew there.
+    places: Vec<(Handover, JournalId)>,
+    /// Another process has one.
     busy: bool,
     failed: Vec<JournalError>,
 }
 
-/// The place that the superblock names, or the first one that is free, begun anew. What others left in the rest takes memory, perhaps,
-/// and is nobody's: it goes.
-fn choose(places: Vec<JournalOptions>, new: &[JournalId], superblock: &Superblock, last: bool) -> Chosen {
-    let mut chosen = Chosen::default();
-    let mut free = Vec::new();
-    for (place, new) in places.into_iter().zip(new) {
-        match look(&place, *new, superblock) {
-            Ok(Some(journal)) if superblock.handover == Some(journal.id()) && !chosen.is_named => {
-                chosen.is_named = true;
-                chosen.handover = Some(Handover { place, journal });
+impl Found {
+    fn look(places: Vec<(JournalOptions, JournalId)>, volume: VolumeId) -> Self {
+        let mut found = Self::default();
+        for (place, new) in places {
+            match look(&place, new, volume) {
+                Ok(Some(journal)) => found.places.push((Handover { place, journal }, new)),
+                Ok(None) => found.busy = true,
+                Err(error) => found.failed.push(error),
             }
-            Ok(Some(journal)) => free.push((place, journal, *new)),
-            Ok(None) => chosen.busy = true,
-            Err(error) => chosen.failed.push(error),
         }
+        found
     }
-    if superblock.handover.is_some() && !chosen.is_named && chosen.busy && !last {
-        // It is looked for once more before anything is begun anew.
-        return chosen;
+
+    fn has(&self, named: Option<JournalId>) -> bool {
+        self.places.iter().any(|(handover, _)| Some(handover.id()) == named)
     }
-    for (place, journal, new) in free {
-        let wanted = chosen.handover.is_none();
-        let journal = match wanted && journal.id() == new || !wanted && !journal.has_segments() {
-            true => Ok(journal),
-            false => journal.begin_anew(new),
-        };
-        match journal {
-            Ok(journal) if wanted => chosen.handover = Some(Handover { place, journal }),
-            Ok(_) => {}
-            Err(error) => chosen.failed.push(error),
+
+    /// The one that the superblock names, or the first one, begun anew. What others left in the rest takes memory, perhaps, and is
+    /// nobody's: it goes.
+    fn choose(self, named: Option<JournalId>) -> (Option<Handover>, Vec<JournalError>) {
+        let (mut places, mut failed) = (self.places, self.failed);
+        // The others keep their order.
+        places.sort_by_key(|(handover, _)| Some(handover.id()) != named);
+        let mut chosen = None;
+        for (Handover { place, journal }, new) in places {
+            let stays = chosen.is_none() && Some(journal.id()) == named || journal.is_new();
+            match if stays { Ok(journal) } else { journal.begin_anew(new) } {
+                Ok(journal) if chosen.is_none() => chosen = Some(Handover { place, journal }),
+                Ok(_) => {}
+                Err(error) => failed.push(error),
+            }
         }
+        (chosen, failed)
     }
-    chosen
 }
 
 /// The journal in a place; `None` if another process has it.
 fn look(
     place: &JournalOptions,
     new: JournalId,
-    superblock: &Superblock,
+    volume: VolumeId,
 ) -> Result<Option<Journal<AnyFiles>>, JournalError> {
     let open = || place.open().map_err(|source| (source.kind() == io::ErrorKind::ResourceBusy, source));
     let failed = |source| JournalError::Io { what: "open", file: place.place().to_owned(), source };
@@ -215,11 +223,11 @@ fn look(
         Err((true, _)) => return Ok(None),
         Err((false, source)) => return Err(failed(source)),
     };
-    match Journal::open(files, superblock.volume_id, new) {
+    match Journal::open(files, volume, new) {
         // Whose it is can not be said any more, and nobody needs it.
         Err(JournalError::Damaged { .. } | JournalError::OtherVolume { .. }) => {
             let files = open().map_err(|(_, source)| failed(source))?;
-            Journal::replace(files, superblock.volume_id, new).map(Some)
+            Journal::replace(files, volume, new).map(Some)
         }
         opened => opened.map(Some),
     }
@@ -245,10 +253,12 @@ pub(crate) async fn accept(
         true => contained_by_log(&taken.superblock, &taken.replay, &journal),
         false => Ok(None),
     };
-    let has_segments = journal.has_segments();
-    let new = new_id(options);
+    let (has_segments, new) = (journal.has_segments(), new_id(options));
     let decide = blocking(place.has_own_thread(), move || {
+        let is_new = journal.is_new();
         let why = match contained {
+            // Of an opening that was cut short before it answered anybody.
+            _ if named && is_new => return Ok((Accepted { journal, contained: 0 }, Ok(Held::default()))),
             Ok(Some(contained)) => match journal.check(contained) {
                 Ok(left) if left.end_bytes <= size_bytes => {
                     return Ok((Accepted { journal, contained }, Ok(left)));
@@ -259,7 +269,9 @@ pub(crate) async fn accept(
             Ok(None) => "the volume went on without them".to_owned(),
             Err(error) => error.to_string(),
         };
-        journal.begin_anew(new).map(|journal| (Accepted { journal, contained: 0 }, Err(why)))
+        // One that was just begun, and that the superblock names already, need not be begun once more.
+        let journal = if is_new { journal } else { journal.begin_anew(new)? };
+        Ok::<_, JournalError>((Accepted { journal, contained: 0 }, Err(why)))
     });
     let label = store.label();
     let (accepted, held) = match decide.await {

@@ -294,10 +294,16 @@ impl Worker {
 
     /// What is to be done next, if it is no matter for the thread: a small record, or to say that it is written.
     fn next_quick(&self, queued: &mut Queued) -> Option<Work> {
-        let large =
-            |first: &Record| matches!(&first.content, Content::Data(bytes) if bytes.len() > OWN_RECORD_LEN);
-        if queued.records.front().is_some_and(large) {
-            return None;
+        let data_len = |first: &Record| match &first.content {
+            Content::Data(bytes) => bytes.len(),
+            Content::Zero | Content::Trim => 0,
+        };
+        if let Some(len) = queued.records.front().map(data_len) {
+            // Segments are begun, synced and removed by the thread.
+            let has_room = self.writer.as_ref().is_some_and(|writer| writer.has_room(len as u64));
+            if len > OWN_RECORD_LEN || !has_room {
+                return None;
+            }
         }
         Some(self.next(queued)).filter(|work| matches!(work, Work::Write(_) | Work::Tell(_) | Work::Wait))
     }

@@ -226,7 +226,7 @@ impl Volume {
         }
         let known = check_guarantees(&store, &options).await?;
         let journal = open_journal(&store, &options).await?;
-        let left = handover::find(&store, &options).await?;
+        let left = handover::find(&store, &options, known.1.volume_id).await?;
         let ids = (journal.as_ref().map(Journal::id), left.as_ref().map(Handover::id));
         let mut taken = take_over(&store, &options, ids, known).await?;
         clones::tell_if_untied(&store, &taken.superblock).await;

@@ -51,7 +51,7 @@ impl Reach<'_> {
             io_timeout: self.patience,
             if_free: self.if_free,
             unsafe_single_writer: self.unsafe_single_writer,
-            handover: place::handover_that_is_there(),
+            handover: place::handover_that_is_there(None),
             ..OpenOptions::default()
         };
         let opened = Volume::open(place.bucket.clone(), options).await;

@@ -122,6 +122,37 @@ async fn it_outlives_openings_that_are_cut_short() {
     }
 }
 
+/// Nor is there anything to tell who was answered before, where nothing was to be handed over: also after a clean close, and at no request.
+#[tokio::test(start_paused = true)]
+async fn openings_that_are_cut_short_behind_a_clean_close_break_nothing() {
+    for cut in 0..24 {
+        let (world, disk) = (World::new().await, Disk::default());
+        let volume = open(&world, &disk).await;
+        let begun = volume.description().epoch;
+        write_block(&volume, 1, 2).await.unwrap();
+        volume.close().await.unwrap();
+        world.store.dies_after(cut, true);
+        drop(Volume::open(world.bucket.clone(), on(&world, &disk)).await);
+        settle().await;
+        world.store.release();
+        let volume = open(&world, &disk).await;
+        assert_eq!(volume.description().unbroken_since, begun, "cut after {cut} requests");
+    }
+}
+
+/// Handing over costs an opening one look at the superblock, and no version more.
+#[tokio::test(start_paused = true)]
+async fn an_opening_stores_as_much_with_a_handover_as_without() {
+    let (world, disk) = (World::new().await, Disk::default());
+    let puts = || world.store.count(Verb::Put, "superblock/");
+    open(&world, &disk).await.close().await.unwrap();
+    let before = puts();
+    open(&world, &disk).await.close().await.unwrap();
+    let with = puts() - before;
+    world.open().await.close().await.unwrap();
+    assert_eq!((with, puts() - before - with), (2, 2), "an opening and a close");
+}
+
 /// Another host went on: nothing comes back that its clients did not see.
 #[tokio::test(start_paused = true)]
 async fn what_another_host_went_on_without_stays_away() {

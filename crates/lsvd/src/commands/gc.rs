@@ -98,7 +98,7 @@ async fn collect(place: &Place, common: &Collecting, goal: CollectionGoal) -> an
         io_timeout: common.patience.timeout,
         if_free: Some(common.if_free),
         unsafe_single_writer: common.unsafe_single_writer,
-        handover: place::handover_that_is_there(),
+        handover: place::handover_that_is_there(None),
         upkeep: UpkeepOptions { delete_after: common.delete_after, ..UpkeepOptions::default() },
         ..OpenOptions::default()
     };

@@ -49,7 +49,7 @@ async fn take_over(place: &Place, arguments: &Resize) -> anyhow::Result<ResizeAn
         io_timeout: arguments.patience.timeout,
         if_free: Some(arguments.if_free),
         unsafe_single_writer: arguments.unsafe_single_writer,
-        handover: place::handover_that_is_there(),
+        handover: place::handover_that_is_there(None),
         ..OpenOptions::default()
     };
     let volume = Volume::open(place.bucket.clone(), options).await.map_err(|error| {

@@ -282,10 +282,11 @@ fn handover(arguments: &Serve) -> anyhow::Result<Option<HandoverOptions>> {
     }
     let directory = arguments.handover.clone().unwrap_or_else(place::usual_handover);
     let made = place::own(&directory).and_then(|directory| {
-        HandoverOptions::directory(&directory).with_context(|| format!("'{}'", directory.display()))
+        let made = HandoverOptions::directory(&directory);
+        Ok((made.with_context(|| format!("'{}'", directory.display()))?, directory))
     });
     match made {
-        Ok(handover) => Ok(Some(match place::handover_that_is_there() {
+        Ok((handover, directory)) => Ok(Some(match place::handover_that_is_there(Some(&directory)) {
             // What one that was started otherwise has left.
             Some(elsewhere) => handover.and(&elsewhere),
             None => handover,

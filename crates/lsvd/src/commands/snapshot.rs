@@ -4,14 +4,15 @@
 //! close. A group is one daemon's alone. What a snapshot is, the volume's library decides.
 
 use anyhow::Context;
-use lsvd_volume::{Error, OpenOptions, Snapshot, Volume};
+use lsvd_volume::{Error, Snapshot, Volume};
 use serde::Serialize;
 
 use super::info::SCHEMA_VERSION;
 use crate::cli::{ControlPlace, Keeping, SnapshotAct, SnapshotCreate, SnapshotGroup, SnapshotLs, SnapshotRm};
+use crate::clones::Reach;
+use crate::control::ask;
 use crate::control::client::{Client, nobody};
 use crate::control::protocol;
-use crate::control::{ask, place};
 use crate::exit::{Exit, Usage};
 use crate::snapshots::{self, ChangedSnapshots, SnapshotJson};
 use crate::store::{self, Errand, Place};
@@ -113,7 +114,7 @@ async fn create(arguments: SnapshotCreate) -> anyhow::Result<Exit> {
             let act = async |volume: &Volume| {
                 snapshots::create(volume, name.as_deref(), keep.unwrap_or_default()).await
             };
-            (take_over(&place, &common, act).await?, "store")
+            (Reach::from(&common).take_over(&place, act).await?, "store")
         }
     };
     tell(place, done, common.json)
@@ -131,7 +132,7 @@ async fn remove(arguments: SnapshotRm) -> anyhow::Result<Exit> {
         Some(changed) => (changed, "daemon"),
         None => {
             let act = async |volume: &Volume| snapshots::remove(volume, &names, force).await;
-            (take_over(&place, &common, act).await?, "store")
+            (Reach::from(&common).take_over(&place, act).await?, "store")
         }
     };
     tell(place, done, common.json)
@@ -140,28 +141,6 @@ async fn remove(arguments: SnapshotRm) -> anyhow::Result<Exit> {
 fn place(url: &str, common: &Keeping) -> anyhow::Result<Place> {
     let errand = Errand { verb: "open", create_root: false, patience: common.patience.timeout };
     store::volume_or_bucket(url, &common.store, errand)
-}
-
-/// Opens the volume with courtesy, changes its snapshots, and closes it.
-async fn take_over(
-    place: &Place,
-    common: &Keeping,
-    act: impl AsyncFnOnce(&Volume) -> Result<ChangedSnapshots, Error>,
-) -> anyhow::Result<ChangedSnapshots> {
-    let options = OpenOptions {
-        io_timeout: common.patience.timeout,
-        if_free: Some(common.if_free),
-        unsafe_single_writer: common.unsafe_single_writer,
-        handover: place::handover_that_is_there(),
-        ..OpenOptions::default()
-    };
-    let opened = Volume::open(place.bucket.clone(), options).await;
-    let volume = opened.with_context(|| format!("cannot open volume '{}'", place.name))?;
-    let acted = act(&volume).await;
-    let closed = volume.close().await;
-    let changed = acted.with_context(|| format!("cannot change the snapshots of volume '{}'", place.name))?;
-    closed.with_context(|| format!("cannot close volume '{}' cleanly", place.name))?;
-    Ok(changed)
 }
 
 /// Has one daemon name one moment of all volumes: without it there is no moment that all of them have.

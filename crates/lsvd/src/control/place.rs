@@ -43,15 +43,16 @@ pub(crate) fn usual_handover() -> PathBuf {
     directory_of(runtime_dir()).join("handover")
 }
 
-/// What a daemon that was killed may have left, where this user's daemons hand over and the system's, for who opens its volume next.
-/// `None` if there is nothing.
-pub(crate) fn handover_that_is_there() -> Option<HandoverOptions> {
-    let system = directory_of(None).join("handover");
-    let usual = Some(usual_handover()).filter(|usual| *usual != system);
-    let there = usual.into_iter().chain([system]).filter_map(|directory| {
-        check_owner(&directory).ok()?;
-        HandoverOptions::directory(&directory).ok()
-    });
+/// What a daemon that was killed may have left, where this user's daemons hand over and the system's, for who opens its volume next
+/// and does not hand over itself in the directory `but`. `None` if there is nothing.
+pub(crate) fn handover_that_is_there(but: Option<&Path>) -> Option<HandoverOptions> {
+    let mut directories = vec![usual_handover(), directory_of(None).join("handover")];
+    directories.dedup();
+    let there =
+        directories.iter().filter(|directory| Some(directory.as_path()) != but).filter_map(|directory| {
+            check_owner(directory).ok()?;
+            HandoverOptions::directory(directory).ok()
+        });
     there.reduce(|here, elsewhere| here.and(&elsewhere))
 }
 

@@ -4,10 +4,10 @@
 //! Knows the volumes by their clients alone. Invariant: what is compared is a copy that was made before the clone was.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use super::super::case::{Needs, World};
 use super::Entry;
+use super::snapshots::{PIECES, compare, fill, json};
 
 pub(super) const CASES: &[Entry] = &[(
     "clones",
@@ -18,8 +18,6 @@ pub(super) const CASES: &[Entry] = &[(
 )];
 
 const FLAGS: &[&str] = &["--batch", "1M", "--gc-target", "off", "--io-timeout", "5s", "--delete-after", "6s"];
-/// All that is written, in pieces of 1 MiB.
-const PIECES: u64 = 16;
 /// The exit code of what is kept.
 const PINNED: i32 = 10;
 
@@ -32,7 +30,7 @@ fn clones(world: &World) -> Result<()> {
     let made = json(world, &["clone", &db1, &db2, "--json"])?;
     ensure!(made["through"] == "daemon", "not through the daemon: {made}");
     let clone = world.serve_with("db2", FLAGS)?;
-    compare(world, clone.uri()).context("a new clone")?;
+    compare(world, clone.uri(), 32).context("a new clone")?;
 
     // All of the parent goes, and is collected; of the clone the half that is not compared.
     for round in 1..=2 {
@@ -44,7 +42,7 @@ fn clones(world: &World) -> Result<()> {
     }
     clone.kill();
     let clone = world.serve_with("db2", FLAGS)?;
-    compare(world, clone.uri()).context("after collection on both sides and a crash")?;
+    compare(world, clone.uri(), 32).context("after collection on both sides and a crash")?;
     let shown =
         format!("assert h.pread(1, 0) == bytes([200])\nassert h.pread(1, {} << 20) == bytes([0])", 40);
     world.tool("nbdsh", &["-u", parent.uri(), "-c", &shown]).context("the parent shows the clone's")?;
@@ -52,7 +50,7 @@ fn clones(world: &World) -> Result<()> {
     let chained = json(world, &["clone", &db2, &db3, "--json"])?;
     ensure!(chained["through"] == "daemon", "not through the daemon: {chained}");
     let last = world.serve_with("db3", FLAGS)?;
-    compare(world, last.uri()).context("a clone of the clone")?;
+    compare(world, last.uri(), 32).context("a clone of the clone")?;
     last.close()?;
     for url in [&db1, &db2] {
         let refused = world.run_lsvd(&["rm", url, "--yes", "--if-free", "off"])?;
@@ -64,37 +62,14 @@ fn clones(world: &World) -> Result<()> {
     ensure!(flat["through"] == "daemon" && flat["released"] == true, "not flattened: {flat}");
     let moved = flat["moved_bytes"].as_u64().unwrap_or(0);
     ensure!(moved >= PIECES << 20, "{moved} bytes are not all that was shared");
-    compare(world, clone.uri()).context("flattened")?;
+    compare(world, clone.uri(), 32).context("flattened")?;
     parent.close()?;
     let removed = world.run_lsvd(&["rm", &db1, "--yes", "--no-marker"])?;
     ensure!(removed.code() == 0, "rm of the parent ended with {}: {}", removed.code(), removed.stderr);
     clone.kill();
     let clone = world.serve_with("db2", FLAGS)?;
-    compare(world, clone.uri()).context("without the parent")?;
+    compare(world, clone.uri(), 32).context("without the parent")?;
     println!("  {} MiB copied to live without the parent", moved >> 20);
     clone.close()?;
     Ok(())
-}
-
-/// Everything anew: each piece says which it is.
-fn fill(world: &World, uri: &str, first: u64) -> Result<()> {
-    let pieces = format!("for i in range({PIECES}): h.pwrite(bytes([{first} + i]) * (1 << 20), i << 20)");
-    world.tool("nbdsh", &["-u", uri, "-c", &pieces, "-c", "h.flush()"])?;
-    Ok(())
-}
-
-/// The first half of the volume is as it was.
-fn compare(world: &World, uri: &str) -> Result<()> {
-    let compare = format!(
-        "f = open('copy', 'rb')\nfor i in range(32): assert h.pread(1 << 20, i << 20) == f.read(1 << 20), i\n\
-         assert h.pread(1, 0) == bytes([1]) and h.pread(1, ({PIECES} << 20) - 1) == bytes([{PIECES}])"
-    );
-    world.tool("nbdsh", &["-u", uri, "-c", &compare])?;
-    Ok(())
-}
-
-fn json(world: &World, arguments: &[&str]) -> Result<Value> {
-    let output = world.run_lsvd(arguments)?;
-    ensure!(output.code() == 0, "`lsvd {}` ended with {}: {}", arguments[0], output.code(), output.stderr);
-    serde_json::from_str(&output.stdout).with_context(|| format!("`lsvd {}` prints JSON", arguments[0]))
 }

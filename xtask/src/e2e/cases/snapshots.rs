@@ -19,7 +19,7 @@ pub(super) const CASES: &[Entry] = &[(
 
 const FLAGS: &[&str] = &["--batch", "1M", "--gc-target", "off", "--io-timeout", "5s", "--delete-after", "6s"];
 /// All that is written, in pieces of 1 MiB.
-const PIECES: u64 = 16;
+pub(super) const PIECES: u64 = 16;
 
 fn snapshots(world: &World) -> Result<()> {
     world.create("db1", "64M")?;
@@ -41,14 +41,14 @@ fn snapshots(world: &World) -> Result<()> {
         urls: &[&at],
         flags: &["--no-control"],
     })?;
-    compare(world, then.uri()).context("the snapshot beside the daemon")?;
+    compare(world, then.uri(), 64).context("the snapshot beside the daemon")?;
     then.close()?;
     daemon.close()?;
 
     let back = json(world, &["rollback", &url, "--to", "then", "--yes", "--json"])?;
     let undo = back["undo"].as_str().context("a rollback has a way back")?.to_owned();
     let daemon = world.serve_with("db1", FLAGS)?;
-    compare(world, daemon.uri()).context("after the rollback")?;
+    compare(world, daemon.uri(), 64).context("after the rollback")?;
     let gone = json(world, &["snapshot", "rm", &url, "then", &undo, "--json"])?;
     ensure!(gone["through"] == "daemon", "not through the daemon: {gone}");
     // Deletes wait for two checkpoints, which are made where something was written.
@@ -69,22 +69,24 @@ fn snapshots(world: &World) -> Result<()> {
 }
 
 /// Everything anew: each piece says which it is.
-fn fill(world: &World, uri: &str, first: u64) -> Result<()> {
+pub(super) fn fill(world: &World, uri: &str, first: u64) -> Result<()> {
     let pieces = format!("for i in range({PIECES}): h.pwrite(bytes([{first} + i]) * (1 << 20), i << 20)");
     world.tool("nbdsh", &["-u", uri, "-c", &pieces, "-c", "h.flush()"])?;
     Ok(())
 }
 
-fn compare(world: &World, uri: &str) -> Result<()> {
+/// The volume's first MiB are as the file `copy` has them, and begin as [`fill`] left them.
+pub(super) fn compare(world: &World, uri: &str, mib: u64) -> Result<()> {
     let compare = format!(
-        "f = open('copy', 'rb')\nfor i in range(64): assert h.pread(1 << 20, i << 20) == f.read(1 << 20), i\n\
+        "f = open('copy', 'rb')\nfor i in range({mib}): assert h.pread(1 << 20, i << 20) == f.read(1 << 20), i\n\
          assert h.pread(1, 0) == bytes([1]) and h.pread(1, ({PIECES} << 20) - 1) == bytes([{PIECES}])"
     );
     world.tool("nbdsh", &["-u", uri, "-c", &compare])?;
     Ok(())
 }
 
-fn json(world: &World, arguments: &[&str]) -> Result<Value> {
+/// What the program prints with `--json`.
+pub(super) fn json(world: &World, arguments: &[&str]) -> Result<Value> {
     let output = world.run_lsvd(arguments)?;
     ensure!(output.code() == 0, "`lsvd {}` ended with {}: {}", arguments[0], output.code(), output.stderr);
     serde_json::from_str(&output.stdout).with_context(|| format!("`lsvd {}` prints JSON", arguments[0]))
