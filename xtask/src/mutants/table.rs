@@ -34,6 +34,8 @@ const REMOVE: &str = "crates/lsvd-volume/src/remove.rs";
 const PRESSURE: &str = "crates/lsvd-volume/src/pressure.rs";
 const PREFIX: &str = "crates/lsvd-engine/src/prefix.rs";
 const ROLLBACK: &str = "crates/lsvd-volume/src/rollback.rs";
+const HANDOVER: &str = "crates/lsvd-volume/src/handover.rs";
+const JOURNAL_WORKER: &str = "crates/lsvd-volume/src/journal/worker.rs";
 const SCAN: &str = "crates/lsvd-local/src/journal/scan.rs";
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -54,6 +56,24 @@ pub(super) const MUTANTS: &[Mutant] = &[
         find: "if self.last <= self.written {",
         replace: "if self.last > 0 {",
         test: Some(("lsvd-engine", "a_write_is_answered_when_it_outlives_this_process")),
+    },
+    Mutant {
+        name: "anybodys-handover",
+        rule: 1,
+        breaks: "answered writes are said to be kept, and a handover to be the last writer's, whatever the superblock named",
+        file: HANDOVER,
+        find: "let named = taken.before.handover == Some(journal.id()) && !options.accept_shorter_log;",
+        replace: "let named = true;",
+        test: Some(("lsvd-volume", "an_opening_says_whose_answers_it_has")),
+    },
+    Mutant {
+        name: "failed-handover",
+        rule: 10,
+        breaks: "a handover whose disk fails stops answering, though nothing that was flushed needs it",
+        file: JOURNAL_WORKER,
+        find: "        self.given_up = true;",
+        replace: "        return false;",
+        test: Some(("lsvd-volume", "a_place_that_fails_leaves_it_to_the_store")),
     },
     Mutant {
         name: "plain-fua",
